@@ -219,7 +219,6 @@ type UsageTotal struct {
 	Scope         Scope  // Plain, Geo or Global, by the profile that was named
 	Tier          string
 	LatencyMode   string // "optimized", or empty
-	LongContext   bool   // context above the threshold that the rate card or the bill uses
 	Principal     string // our caller: subject; empty for calls known from the log alone
 	PrincipalARN  string
 	SessionName   string
@@ -230,7 +229,11 @@ type UsageTotal struct {
 	Calls         int64
 	Unknown       int64 // calls among them whose usage is not known
 	Usage         Usage // summed over the calls whose usage is known
-	ContextBucket int64 // the largest multiple of 1,000 tokens that is not above the context of these calls, where it is over 100,000; else 0
+	// ContextBucket tells calls with a long context apart, since some models price the
+	// whole call by it: 0 where the context is 100,000 tokens or less, else the context
+	// less one token, rounded down to a thousand. A call is above a threshold T, a
+	// multiple of 1,000, exactly if ContextBucket >= T.
+	ContextBucket int64
 }
 
 // MarshalJSON writes known usage as an object of its kinds, unknown usage as null.
@@ -276,4 +279,12 @@ func (u *Usage) UnmarshalJSON(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// ContextBucketOf is the UsageTotal.ContextBucket of a call with a context of n tokens.
+func ContextBucketOf(n int64) int64 {
+	if n <= 100_000 {
+		return 0
+	}
+	return (n - 1) / 1000 * 1000
 }
