@@ -1,0 +1,481 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/waybill-dev/waybill"
+)
+
+func call(id string) waybill.Invocation {
+	return waybill.Invocation{
+		CallID: id, RequestID: "req-" + id, Source: waybill.FromGateway,
+		StartedAt: time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC), Outcome: waybill.Completed,
+		Tags:  waybill.NewTags(waybill.Tag{Key: "team", Value: "search"}),
+		Usage: waybill.NewUsage().With(waybill.Input, 12),
+	}
+}
+
+func start(t *testing.T, dir string, c Config) *Journal {
+	t.Helper()
+	j, err := Start(dir, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// read gives the closed calls of all sealed segments: id to outcome.
+func read(t *testing.T, dir string) map[string]waybill.Outcome {
+	t.Helper()
+	segments, err := Segments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]waybill.Outcome)
+	for _, s := range segments {
+		f, err := os.Open(s.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		r, err := NewReader(f)
+		if err != nil {
+			t.Fatalf("%s: %v", s.Path, err)
+		}
+		for {
+			e, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", s.Path, err)
+			}
+			if e.Kind != waybill.Closed {
+				continue
+			}
+			if _, twice := got[e.Invocation.CallID]; twice {
+				t.Errorf("call %s is closed twice", e.Invocation.CallID)
+			}
+			got[e.Invocation.CallID] = e.Invocation.Outcome
+		}
+		if !r.Sealed() {
+			t.Errorf("%s has no footer", s.Path)
+		}
+	}
+	return got
+}
+
+func TestWhatIsRecordedIsReadBack(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SegmentBytes: 4000})
+	ctx := t.Context()
+	for i := range 50 {
+		id := fmt.Sprint("call-", i)
+		synced, err := j.Open(call(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := synced(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(ctx, call(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	got := read(t, dir)
+	if len(got) != 50 {
+		t.Errorf("%d calls read back, want 50", len(got))
+	}
+	if s, _ := Segments(dir); len(s) < 5 {
+		t.Errorf("%d segments, want several at 4,000 bytes each", len(s))
+	}
+}
+
+func TestManyWritersShareOneSync(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SegmentBytes: 100_000, SyncEvery: true})
+	var wg sync.WaitGroup
+	for w := range 32 {
+		wg.Go(func() {
+			for i := range 20 {
+				id := fmt.Sprintf("call-%d-%d", w, i)
+				synced, err := j.Open(call(id))
+				if err == nil {
+					err = synced(t.Context())
+				}
+				if err == nil {
+					err = j.Close(t.Context(), call(id))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dir); len(got) != 640 {
+		t.Errorf("%d calls, want 640", len(got))
+	}
+}
+
+// A call that is open while its segment is sealed is closed in a later one, once.
+func TestOpenCallsAreCarriedOver(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SegmentBytes: 2000})
+	if _, err := j.Open(call("long")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if err := j.Close(t.Context(), call(fmt.Sprint("refused-", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crash(j)
+	if n, err := Recover(dir); err != nil || n != 1 {
+		t.Fatalf("Recover = %d, %v; want the one live segment", n, err)
+	}
+	got := read(t, dir)
+	if got["long"] != waybill.Interrupted || len(got) != 21 {
+		t.Errorf("long is %q among %d calls, want interrupted among 21", got["long"], len(got))
+	}
+}
+
+// crash leaves the journal as a killed process would: nothing sealed, the lock free.
+func crash(j *Journal) {
+	close(j.stop)
+	<-j.done
+	j.unlock()
+}
+
+// Whatever instant a process is killed at, what Close had returned for is there,
+// and every call is there at most once.
+func TestKilledAtEveryByte(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{})
+	var ends []int64
+	for i := range 6 {
+		id := fmt.Sprint("call-", i)
+		if _, err := j.Open(call(id)); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(t.Context(), call(id)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, j.live.size)
+	}
+	path := j.live.path
+	crash(j)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range whole {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Recover(dir); err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		got := read(t, dir)
+		for i, end := range ends {
+			if o := got[fmt.Sprint("call-", i)]; int64(cut) >= end && o != waybill.Completed {
+				t.Fatalf("cut at %d: call %d is %q, want completed: its record ends at %d", cut, i, o, end)
+			}
+		}
+		if left, _ := list(dir, liveSuffix); len(left) > 0 {
+			t.Fatalf("cut at %d: %v is still there", cut, left)
+		}
+	}
+}
+
+// Recovery may itself be killed: done again, it gives the same bytes.
+func TestRecoveryIsRepeatable(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{})
+	for _, id := range []string{"b", "a", "c"} {
+		if _, err := j.Open(call(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := j.live.path
+	crash(j)
+	leftover, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first []byte
+	for range 3 {
+		if err := os.WriteFile(path, leftover, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sealed := strings.TrimSuffix(path, liveSuffix) + suffix
+		if first != nil && rand.IntN(2) == 0 {
+			os.Remove(sealed)
+		}
+		if _, err := Recover(dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first != nil && string(got) != string(first) {
+			t.Error("a second recovery gave other bytes")
+		}
+		first = got
+	}
+	if got := read(t, dir); len(got) != 3 || got["a"] != waybill.Interrupted {
+		t.Errorf("got %v, want three interrupted calls", got)
+	}
+}
+
+func TestOneWriterOnly(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{})
+	if _, err := Start(dir, Config{}); !errors.Is(err, ErrHeld) {
+		t.Errorf("a second writer got %v, want ErrHeld", err)
+	}
+	if err := j.Close(t.Context(), call("x")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Recover(dir); n != 0 || err != nil {
+		t.Errorf("Recover of a live journal = %d, %v; want to leave it alone", n, err)
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dir); len(got) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// failing writes fails as told: after so many writes, with or without the bytes
+// having reached the file, or at the next sync.
+type failing struct {
+	*os.File
+	writes  *int
+	torn    bool
+	syncErr *error
+}
+
+func (f failing) Write(b []byte) (int, error) {
+	*f.writes--
+	if *f.writes == 0 {
+		if f.torn {
+			n, _ := f.File.Write(b[:len(b)/2])
+			return n, io.ErrShortWrite
+		}
+		f.File.Write(b)
+		return 0, errors.New("input/output error")
+	}
+	return f.File.Write(b)
+}
+
+func (f failing) Sync() error { return errors.Join(*f.syncErr, f.File.Sync()) }
+
+// A disk that fails at any write loses no entry that was acknowledged, and doubles none.
+func TestFailedWriteMovesToANewSegment(t *testing.T) {
+	for _, torn := range []bool{false, true} {
+		for at := 1; at < 14; at++ {
+			dir := t.TempDir()
+			j := start(t, dir, Config{})
+			writes, noErr := at, error(nil)
+			create := j.create
+			j.create = func(path string) (file, error) {
+				f, err := create(path)
+				if err != nil {
+					return nil, err
+				}
+				return failing{f.(*os.File), &writes, torn, &noErr}, nil
+			}
+			want := map[string]bool{}
+			for i := range 6 {
+				id := fmt.Sprint("call-", i)
+				if _, err := j.Open(call(id)); err != nil {
+					continue // refused: nothing is promised
+				}
+				if err := j.Close(t.Context(), call(id)); err == nil {
+					want[id] = true
+				}
+			}
+			if err := j.Stop(); err != nil {
+				t.Fatalf("write %d: stop: %v", at, err)
+			}
+			if _, err := Recover(dir); err != nil {
+				t.Fatalf("write %d: %v", at, err)
+			}
+			got := readAllowingTwins(t, dir)
+			for id := range want {
+				if got[id] != waybill.Completed {
+					t.Errorf("write %d, torn %v: %s is %q, want completed", at, torn, id, got[id])
+				}
+			}
+			if len(want) < 5 {
+				t.Errorf("write %d: only %d calls were taken after one failed write", at, len(want))
+			}
+		}
+	}
+}
+
+// readAllowingTwins reads like read. A write that reached the file though it was
+// reported as failed leaves the same closed entry in two segments: readers merge by
+// call id.
+func readAllowingTwins(t *testing.T, dir string) map[string]waybill.Outcome {
+	t.Helper()
+	got := make(map[string]waybill.Outcome)
+	segments, err := Segments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range segments {
+		_, _, _, err := salvage(s.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, _ := os.Open(s.Path)
+		r, err := NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			e, err := r.Next()
+			if err != nil {
+				break
+			}
+			if e.Kind == waybill.Closed && got[e.Invocation.CallID] != waybill.Completed {
+				got[e.Invocation.CallID] = e.Invocation.Outcome
+			}
+		}
+		f.Close()
+	}
+	return got
+}
+
+func TestFailedSyncIsTold(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SyncEvery: true})
+	writes, syncErr := 1000, error(nil)
+	create := j.create
+	j.create = func(path string) (file, error) {
+		f, err := create(path)
+		if err != nil {
+			return nil, err
+		}
+		return failing{f.(*os.File), &writes, false, &syncErr}, nil
+	}
+	if err := j.Close(t.Context(), call("before")); err != nil {
+		t.Fatal(err)
+	}
+	j.mu.Lock()
+	syncErr = errors.New("input/output error")
+	j.mu.Unlock()
+	if err := j.Close(t.Context(), call("during")); err == nil {
+		t.Error("Close said nothing of a failed sync")
+	}
+	if j.Ready() == nil {
+		t.Error("Ready said nothing of a failed sync")
+	}
+	j.mu.Lock()
+	syncErr = nil
+	j.mu.Unlock()
+	if err := j.Ready(); err != nil {
+		t.Errorf("Ready = %v after the disk came back", err)
+	}
+	if err := j.Close(t.Context(), call("after")); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	Recover(dir)
+	got := readAllowingTwins(t, dir)
+	if got["before"] != waybill.Completed || got["after"] != waybill.Completed {
+		t.Errorf("got %v", got)
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	dir := f.TempDir()
+	j, err := Start(dir, Config{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i := range 3 {
+		j.Close(context.Background(), call(fmt.Sprint(i)))
+	}
+	if err := j.Stop(); err != nil {
+		f.Fatal(err)
+	}
+	segments, _ := Segments(dir)
+	seed, err := os.ReadFile(segments[0].Path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte(magic))
+	f.Add([]byte(magic + "\xff\xff\xff\x7f0000"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := NewReader(strings.NewReader(string(b)))
+		if err != nil {
+			return
+		}
+		for range len(b) + 1 {
+			_, err := r.Next()
+			if e := (*EntryError)(nil); err != nil && !errors.As(err, &e) {
+				return
+			}
+		}
+		t.Error("the reader does not end")
+	})
+}
+
+func BenchmarkAcknowledged(b *testing.B) {
+	for _, writers := range []int{1, 16, 256} {
+		b.Run(fmt.Sprint(writers, "writers"), func(b *testing.B) {
+			j, err := Start(b.TempDir(), Config{SyncEvery: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			v := call("bench")
+			var wg sync.WaitGroup
+			work := make(chan struct{}, writers)
+			for range writers {
+				wg.Go(func() {
+					for range work {
+						if err := j.Close(context.Background(), v); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			for range b.N {
+				work <- struct{}{}
+			}
+			close(work)
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+			if err := j.Stop(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package journal
+
+func datasync(f file) error { return f.Sync() }
