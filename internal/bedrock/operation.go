@@ -1,0 +1,253 @@
+package bedrock
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/waybill-dev/waybill"
+)
+
+// An Operation is what a path does. The names of the native ones are AWS's own, as
+// the invocation log writes them.
+type Operation string
+
+// The operations that are served.
+const (
+	Converse                      Operation = "Converse"
+	ConverseStream                Operation = "ConverseStream"
+	InvokeModel                   Operation = "InvokeModel"
+	InvokeModelWithResponseStream Operation = "InvokeModelWithResponseStream"
+	CountTokens                   Operation = "CountTokens"
+	ApplyGuardrail                Operation = "ApplyGuardrail"
+	InvokeGuardrailChecks         Operation = "InvokeGuardrailChecks"
+	StartAsyncInvoke              Operation = "StartAsyncInvoke"
+	GetAsyncInvoke                Operation = "GetAsyncInvoke"
+	ListAsyncInvokes              Operation = "ListAsyncInvokes"
+	ChatCompletions               Operation = "ChatCompletions"
+	Responses                     Operation = "Responses"
+	GetResponse                   Operation = "GetResponse"
+	DeleteResponse                Operation = "DeleteResponse"
+	CancelResponse                Operation = "CancelResponse"
+	Messages                      Operation = "Messages"
+	CountMessageTokens            Operation = "CountMessageTokens"
+	ListModels                    Operation = "ListModels"
+	GetModel                      Operation = "GetModel"
+	Embeddings                    Operation = "Embeddings"
+)
+
+// A Shape is a family of request, answer and error forms.
+type Shape int
+
+// The shapes.
+const (
+	AWS       Shape = iota // REST-JSON: {"message": ...} and x-amzn-ErrorType
+	OpenAI                 // {"error": {...}}
+	Anthropic              // {"type": "error", "error": {...}}
+)
+
+// A Carrier says where a path takes request metadata.
+type Carrier int
+
+// The places of request metadata.
+const (
+	NoMetadata     Carrier = iota
+	MetadataHeader         // X-Amzn-Bedrock-Request-Metadata
+	MetadataBody           // the top-level member requestMetadata
+)
+
+// A Route is what a method and a path come to.
+type Route struct {
+	Operation Operation
+	Endpoint  waybill.Endpoint
+	Shape     Shape
+	Carrier   Carrier
+	// ModelID is the model named by the path, unescaped; empty where the body names it.
+	ModelID waybill.ModelID
+	// ModelInBody is set where the model is a member of the body.
+	ModelInBody bool
+	// Spends is set where the operation uses a model and costs money by usage.
+	Spends bool
+	// EventStream is set where a successful answer is an AWS event stream.
+	EventStream bool
+}
+
+type native struct {
+	op      Operation
+	carrier Carrier
+	spends  bool
+	stream  bool
+}
+
+var modelActions = map[string]native{
+	"invoke":                      {InvokeModel, MetadataHeader, true, false},
+	"invoke-with-response-stream": {InvokeModelWithResponseStream, MetadataHeader, true, true},
+	"converse":                    {Converse, MetadataBody, true, false},
+	"converse-stream":             {ConverseStream, MetadataBody, true, true},
+	"count-tokens":                {CountTokens, NoMetadata, false, false},
+}
+
+// served is the list that a refused path is answered with.
+var served = map[waybill.Endpoint]string{
+	waybill.Runtime: "POST /model/{modelId}/{invoke,invoke-with-response-stream,converse,converse-stream,count-tokens}, " +
+		"POST /guardrail/{id}/version/{version}/apply, POST /guardrail-checks/invoke, POST and GET /async-invoke, " +
+		"POST /openai/v1/{chat/completions,responses}, GET, DELETE and POST /openai/v1/responses/{id}[/cancel], POST /anthropic/v1/messages",
+	waybill.Mantle: "POST /v1/{chat/completions,responses,embeddings}, POST /openai/v1/{chat/completions,responses}, " +
+		"GET, DELETE and POST {/v1,/openai/v1}/responses/{id}[/cancel], POST /anthropic/v1/messages[/count_tokens], GET /v1/models[/{model}]",
+}
+
+// FindRoute reads a method and an escaped path, as they came, against the list of
+// what is served. What is not on the list is refused with it: AWS answers unknown
+// paths with 200, so forwarding them would count failures as calls. Errors are
+// *waybill.Error.
+func FindRoute(method, escapedPath string, endpoint waybill.Endpoint) (Route, error) {
+	if err := checkPath(escapedPath); err != nil {
+		return Route{}, err
+	}
+	parts := strings.Split(strings.TrimPrefix(escapedPath, "/"), "/")
+	r := Route{Endpoint: endpoint}
+	ok := false
+	var err error
+	switch {
+	case endpoint == waybill.Runtime && parts[0] == "model" && len(parts) >= 3:
+		ok, err = r.model(method, parts)
+	case endpoint == waybill.Runtime && parts[0] != "anthropic" && parts[0] != "openai":
+		ok = r.other(method, parts)
+	default:
+		ok = r.compatible(method, parts)
+	}
+	if err != nil {
+		return Route{}, err
+	}
+	if !ok {
+		return Route{}, &waybill.Error{Kind: waybill.NotFound, Code: "WB1101",
+			Message: fmt.Sprintf("%s %s is not served on %s", method, clip(escapedPath), endpoint),
+			Hint:    "served are: " + served[endpoint]}
+	}
+	return r, nil
+}
+
+// checkPath refuses what could mean one thing here and another at AWS.
+func checkPath(p string) error {
+	bad := func(what string) error {
+		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1102", Message: fmt.Sprintf("path %s %s", clip(p), what),
+			Hint: "send the path as AWS documents it"}
+	}
+	if !strings.HasPrefix(p, "/") || len(p) > 4096 {
+		return bad("is not a path, or is longer than 4,096 bytes")
+	}
+	for _, part := range strings.Split(p[1:], "/") {
+		plain, err := url.PathUnescape(part)
+		if err != nil {
+			return bad("has a malformed escape")
+		}
+		if part == "" && p != "/" || plain == "." || plain == ".." {
+			return bad("has an empty or a dot segment")
+		}
+		for _, c := range []byte(plain) {
+			if c < 0x20 || c == 0x7f {
+				return bad("has a control character")
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Route) model(method string, parts []string) (bool, error) {
+	n, ok := modelActions[parts[len(parts)-1]]
+	if parts[len(parts)-1] == "invoke-with-bidirectional-stream" {
+		return false, &waybill.Error{Kind: waybill.Unsupported, Code: "WB1103",
+			Message: "bidirectional streams are signed event by event by the caller, so a gateway cannot pass them on",
+			Hint:    "call bedrock-runtime directly with a session from `waybill credentials`"}
+	}
+	if !ok || method != http.MethodPost {
+		return false, nil
+	}
+	// An ARN holds slashes: some clients leave them unescaped, so the id is everything
+	// between the first segment and the last.
+	id, err := url.PathUnescape(strings.Join(parts[1:len(parts)-1], "/"))
+	if err != nil {
+		return false, err
+	}
+	if len(parts) > 3 && !strings.HasPrefix(id, "arn:") || len(id) > 2048 {
+		return false, nil
+	}
+	*r = Route{Operation: n.op, Endpoint: r.Endpoint, Shape: AWS, Carrier: n.carrier, ModelID: waybill.ModelID(id),
+		Spends: n.spends, EventStream: n.stream}
+	return true, nil
+}
+
+func (r *Route) other(method string, parts []string) bool {
+	path := strings.Join(parts, "/")
+	switch {
+	case method == http.MethodPost && len(parts) == 5 && parts[0] == "guardrail" && parts[2] == "version" && parts[4] == "apply":
+		r.Operation = ApplyGuardrail
+	case method == http.MethodPost && path == "guardrail-checks/invoke":
+		r.Operation = InvokeGuardrailChecks
+	case method == http.MethodPost && path == "async-invoke":
+		r.Operation, r.ModelInBody, r.Spends = StartAsyncInvoke, true, true
+	case method == http.MethodGet && path == "async-invoke":
+		r.Operation = ListAsyncInvokes
+	case method == http.MethodGet && len(parts) >= 2 && parts[0] == "async-invoke":
+		r.Operation = GetAsyncInvoke
+	default:
+		return false
+	}
+	return true
+}
+
+func (r *Route) compatible(method string, parts []string) bool {
+	path := strings.Join(parts, "/")
+	if rest, ok := strings.CutPrefix(path, "anthropic/v1/"); ok {
+		r.Shape, r.ModelInBody = Anthropic, true
+		switch {
+		case method == http.MethodPost && rest == "messages":
+			r.Operation, r.Spends = Messages, true
+		case method == http.MethodPost && rest == "messages/count_tokens" && r.Endpoint == waybill.Mantle:
+			r.Operation = CountMessageTokens
+		default:
+			return false
+		}
+		return true
+	}
+	r.Shape = OpenAI
+	rest, prefixed := strings.CutPrefix(path, "openai/v1/")
+	if !prefixed {
+		var ok bool
+		if rest, ok = strings.CutPrefix(path, "v1/"); !ok || r.Endpoint == waybill.Runtime {
+			return false
+		}
+	}
+	sub := strings.Split(rest, "/")
+	switch {
+	case method == http.MethodPost && rest == "chat/completions":
+		r.Operation, r.ModelInBody, r.Spends = ChatCompletions, true, true
+	case method == http.MethodPost && rest == "responses":
+		r.Operation, r.ModelInBody, r.Spends = Responses, true, true
+	case method == http.MethodGet && len(sub) == 2 && sub[0] == "responses":
+		r.Operation = GetResponse
+	case method == http.MethodDelete && len(sub) == 2 && sub[0] == "responses":
+		r.Operation = DeleteResponse
+	case method == http.MethodPost && len(sub) == 3 && sub[0] == "responses" && sub[2] == "cancel":
+		r.Operation = CancelResponse
+	case r.Endpoint == waybill.Runtime:
+		return false
+	case method == http.MethodPost && rest == "embeddings":
+		r.Operation, r.ModelInBody, r.Spends = Embeddings, true, true
+	case method == http.MethodGet && rest == "models" && !prefixed:
+		r.Operation = ListModels
+	case method == http.MethodGet && len(sub) == 2 && sub[0] == "models" && !prefixed:
+		r.Operation = GetModel
+	default:
+		return false
+	}
+	return true
+}
+
+func clip(s string) string {
+	if len(s) > 120 {
+		return s[:120] + "..."
+	}
+	return s
+}
