@@ -1,0 +1,8 @@
+// Package policy is the tag policy: which tag keys exist, where their values come
+// from, which values they take, which of AWS's carriers they ride on, and what
+// happens to a call that does not comply.
+//
+// It is pure: a decision depends on the policy and the request, and on nothing else.
+// Whatever a request holds, what leaves Decide is within AWS's limits for its carrier.
+// A policy that could exceed a limit is refused when it is parsed.
+package policy
