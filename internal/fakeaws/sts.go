@@ -1,0 +1,282 @@
+package fakeaws
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// sts answers the query protocol of the Security Token Service.
+func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		return
+	}
+	caller, _, no := w.verify(r, body, "sts")
+	if no == nil {
+		no = w.stsLimits()
+	}
+	if no != nil {
+		if kind, ok := stsNames[no.kind]; ok {
+			no.kind = kind
+		}
+		w.stsError(rw, no)
+		return
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil || form.Get("Version") != "2011-06-15" {
+		w.stsError(rw, &refusal{400, "InvalidAction", "Could not find operation for version " + form.Get("Version")})
+		return
+	}
+	switch form.Get("Action") {
+	case "AssumeRole":
+		w.assumeRole(rw, caller, form)
+	case "GetCallerIdentity":
+		w.xml(rw, 200, fmt.Sprintf(`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>`+
+			`<Arn>%s</Arn><UserId>%s</UserId><Account>%s</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></GetCallerIdentityResponse>`,
+			escape(caller.arn), caller.id, caller.account, newID()))
+	default:
+		w.stsError(rw, &refusal{400, "InvalidAction", "Could not find operation " + form.Get("Action")})
+	}
+}
+
+// stsNames are STS's names of the refusals of a signature.
+var stsNames = map[string]string{"InvalidSignatureException": "SignatureDoesNotMatch", "UnrecognizedClientException": "InvalidClientTokenId",
+	"ExpiredTokenException": "ExpiredToken", "MissingAuthenticationTokenException": "MissingAuthenticationToken", "IncompleteSignatureException": "IncompleteSignature"}
+
+func (w *World) stsLimits() *refusal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stsDown {
+		return &refusal{503, "ServiceUnavailable", "Service Unavailable"}
+	}
+	if second := w.config.RealNow().Unix(); second != w.stsSecond {
+		w.stsSecond, w.stsCount = second, 0
+	}
+	if w.stsCount++; w.stsCount > w.config.STSPerSecond {
+		w.refusedSTS++
+		return &refusal{400, "Throttling", "Rate exceeded"}
+	}
+	return nil
+}
+
+func escape(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes everything
+	return b.String()
+}
+
+func (w *World) xml(rw http.ResponseWriter, status int, body string) {
+	rw.Header().Set("Content-Type", "text/xml")
+	rw.Header().Set("Date", w.config.RealNow().UTC().Format(http.TimeFormat))
+	rw.WriteHeader(status)
+	io.WriteString(rw, body) // the client may have left
+}
+
+func (w *World) stsError(rw http.ResponseWriter, no *refusal) {
+	w.xml(rw, no.status, fmt.Sprintf(`<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>%s</RequestId></ErrorResponse>`,
+		no.kind, escape(no.message), newID()))
+}
+
+const sessionNameChars = "_+=,.@-"
+
+func sessionText(s string, least, most int) bool {
+	if n := len(s); n < least || n > most {
+		return false
+	}
+	for _, c := range s {
+		if c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune(sessionNameChars, c) {
+			return false
+		}
+	}
+	return true
+}
+
+func tagText(s string, least, most int) bool {
+	if n := utf8.RuneCountInString(s); n < least || n > most || !utf8.ValidString(s) {
+		return false
+	}
+	for _, c := range s {
+		if !unicode.IsLetter(c) && !unicode.IsNumber(c) && !unicode.Is(unicode.Z, c) && !strings.ContainsRune("_.:/=+-@", c) {
+			return false
+		}
+	}
+	return true
+}
+
+func invalid(format string, a ...any) *refusal {
+	return &refusal{400, "ValidationError", fmt.Sprintf(format, a...)}
+}
+
+// sessionTags reads Tags.member.N.{Key,Value} and holds them against STS's rules.
+func sessionTags(form url.Values) (map[string]string, *refusal) {
+	tags, folded := make(map[string]string), make(map[string]bool)
+	for n := 1; ; n++ {
+		key, ok := form[fmt.Sprintf("Tags.member.%d.Key", n)]
+		if !ok {
+			break
+		}
+		k, v := key[0], form.Get(fmt.Sprintf("Tags.member.%d.Value", n))
+		switch {
+		case n > 50:
+			return nil, invalid("1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50")
+		case !tagText(k, 1, 128):
+			return nil, invalid("1 validation error detected: Value '%s' at 'tags.%d.member.key' failed to satisfy constraint", k, n)
+		case !tagText(v, 0, 256):
+			return nil, invalid("1 validation error detected: Value '%s' at 'tags.%d.member.value' failed to satisfy constraint", v, n)
+		case strings.HasPrefix(strings.ToLower(k), "aws:"):
+			return nil, invalid("System tags cannot be added/updated by requester")
+		case folded[strings.ToLower(k)]:
+			return nil, &refusal{400, "InvalidParameterValue", "Duplicate tag keys found. Please note that Tag keys are case insensitive."}
+		}
+		folded[strings.ToLower(k)] = true
+		tags[k] = v
+	}
+	return tags, nil
+}
+
+// packedSize is our own model of the space that tags take, which AWS does not publish:
+// 600 bytes of keys and values fill it.
+func packedSize(tags map[string]string) int {
+	n := 0
+	for k, v := range tags {
+		n += len(k) + len(v) + 4
+	}
+	return n * 100 / 1200
+}
+
+func (w *World) assumeRole(rw http.ResponseWriter, caller *credential, form url.Values) {
+	session, no := w.newSession(caller, form)
+	if no != nil {
+		w.stsError(rw, no)
+		return
+	}
+	w.xml(rw, 200, fmt.Sprintf(`<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>`+
+		`<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
+		`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials>`+
+		`<PackedPolicySize>%d</PackedPolicySize></AssumeRoleResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></AssumeRoleResponse>`,
+		escape(form.Get("RoleSessionName")), escape(session.arn), session.id, session.secret, session.token,
+		session.expires.UTC().Format(time.RFC3339), packedSize(session.tags), newID()))
+}
+
+func (w *World) newSession(caller *credential, form url.Values) (*credential, *refusal) {
+	name, roleARN := form.Get("RoleSessionName"), form.Get("RoleArn")
+	if !sessionText(name, 2, 64) {
+		return nil, invalid("1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*", name)
+	}
+	if s := form.Get("SourceIdentity"); s != "" && !sessionText(s, 2, 64) {
+		return nil, invalid("1 validation error detected: Value '%s' at 'sourceIdentity' failed to satisfy constraint", s)
+	}
+	tags, no := sessionTags(form)
+	if no != nil {
+		return nil, no
+	}
+	var role *Role
+	for i := range w.config.Roles {
+		if w.config.Roles[i].ARN == roleARN {
+			role = &w.config.Roles[i]
+		}
+	}
+	denied := func(action string) *refusal {
+		return &refusal{403, "AccessDenied", fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s", caller.arn, action, roleARN)}
+	}
+	if role == nil || !trusts(role.Trusted, caller.arn) || role.ExternalID != form.Get("ExternalId") {
+		return nil, denied("sts:AssumeRole")
+	}
+	if len(tags) > 0 && role.NoTagging {
+		return nil, denied("sts:TagSession")
+	}
+	seconds := 3600
+	if text := form.Get("DurationSeconds"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 900 || n > 43200 {
+			return nil, invalid("1 validation error detected: Value '%s' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900", text)
+		}
+		seconds = n
+	}
+	longest := 3600
+	if role.MaxSession > 0 {
+		longest = int(role.MaxSession / time.Second)
+	}
+	if seconds > longest {
+		return nil, invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
+	}
+	if caller.isRole && seconds > 3600 {
+		return nil, invalid("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
+	}
+	for k := range caller.transitive {
+		for own := range tags {
+			if strings.EqualFold(k, own) {
+				return nil, &refusal{400, "InvalidParameterValue", "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the calling session"}
+			}
+		}
+	}
+	if size := packedSize(tags); size > 100 {
+		return nil, &refusal{400, "PackedPolicyTooLarge", fmt.Sprintf("Packed size of session tags consumes %d%% of allotted space.", size)}
+	}
+	transitive := make(map[string]string)
+	var passed []string
+	for n := 1; ; n++ {
+		k, ok := form[fmt.Sprintf("TransitiveTagKeys.member.%d", n)]
+		if !ok {
+			break
+		}
+		v, there := tags[k[0]]
+		if !there {
+			return nil, invalid("The specified transitive tag key must be included in the requested tags.")
+		}
+		transitive[k[0]] = v
+		passed = append(passed, k[0])
+	}
+	all := make(map[string]string)
+	for k, v := range role.Tags {
+		all[k] = v
+	}
+	for _, more := range []map[string]string{caller.transitive, tags} {
+		for k, v := range more {
+			for old := range all {
+				if strings.EqualFold(old, k) {
+					delete(all, old)
+				}
+			}
+			all[k] = v
+		}
+	}
+	roleName := roleARN[strings.LastIndexByte(roleARN, '/')+1:]
+	account := accountOf(roleARN)
+	c := &credential{
+		id: token("ASIAEXAMPLE", 5), secret: token("", 20), token: token("FwoGZXIvYXdzE", 300), account: account,
+		arn:     fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, roleName, name),
+		expires: w.config.RealNow().Add(time.Duration(seconds) * time.Second).Truncate(time.Second),
+		tags:    all, transitive: transitive, isRole: true, denyBedrock: role.DenyBedrock,
+	}
+	sort.Strings(passed)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byID[c.id] = c
+	w.assumptions = append(w.assumptions, Assumption{w.config.RealNow(), caller.arn, roleARN, name, tags, passed})
+	return c, nil
+}
+
+// trusts reports whether a trust policy names a principal: itself, or the role that a
+// session is of.
+func trusts(trusted []string, arn string) bool {
+	for _, t := range trusted {
+		if t == arn {
+			return true
+		}
+		role := t[strings.LastIndexByte(t, '/')+1:]
+		if strings.HasPrefix(arn, "arn:aws:sts::"+accountOf(t)+":assumed-role/"+role+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,225 @@
+package fakeaws
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Role is an IAM role that can be assumed.
+type Role struct {
+	ARN         string
+	MaxSession  time.Duration     // MaxSessionDuration; 0 means an hour
+	Trusted     []string          // ARNs of the principals its trust policy names
+	NoTagging   bool              // the trust policy leaves out sts:TagSession
+	ExternalID  string            // demanded by the trust policy, if not empty
+	Tags        map[string]string // tags of the role itself
+	DenyBedrock bool
+}
+
+// A User is an IAM user with a static access key.
+type User struct {
+	ARN             string
+	AccessKeyID     string
+	SecretAccessKey string
+	BearerToken     string // a long-term Bedrock API key of the user, if not empty
+	Tags            map[string]string
+}
+
+// Config describes a small AWS.
+type Config struct {
+	Regions []string // bedrock-runtime answers in these
+	Roles   []Role
+	Users   []User
+	// Profiles maps the ARN of an application inference profile to the model id or
+	// system profile id it was copied from.
+	Profiles map[string]string
+	// World is where the world clock starts; zero means the real time.
+	World time.Time
+	// RealNow is the clock of signatures and sessions; nil means time.Now.
+	RealNow func() time.Time
+	// STSPerSecond is the account's quota of STS calls; 0 means 600.
+	STSPerSecond int
+	// Pace delays each chunk of a streamed answer; 0 means none.
+	Pace time.Duration
+	// Latency delays each answer; 0 means none.
+	Latency time.Duration
+	// Chunks is how many content chunks a streamed answer has; 0 means four.
+	Chunks int
+	// Fault, if not nil, is asked about each call to bedrock-runtime that is otherwise
+	// good; nil from it means no fault.
+	Fault func(r *http.Request) *Fault
+	// OnCall is told of each call as it ends.
+	OnCall func(Call)
+}
+
+// A Fault is what goes wrong with one call.
+type Fault struct {
+	Status    int // answer with this status and error type
+	ErrorType string
+	CutAfter  int    // break the connection after this many bytes of the body; 0 does not
+	Exception string // end the stream with this exception in the place of its last frames
+}
+
+// An Assumption is one successful AssumeRole.
+type Assumption struct {
+	At          time.Time
+	Caller      string
+	RoleARN     string
+	SessionName string
+	Tags        map[string]string
+	Transitive  []string
+}
+
+// credential is a key pair that AWS has issued.
+type credential struct {
+	id, secret, token string
+	account           string
+	arn               string    // of the principal, as Bedrock and STS see it
+	expires           time.Time // zero for users
+	tags              map[string]string
+	transitive        map[string]string
+	isRole            bool
+	denyBedrock       bool
+}
+
+// A World is one AWS, with its clock, its credentials and what it has served.
+type World struct {
+	config Config
+
+	mu          sync.Mutex // guards all below
+	now         time.Time  // the world clock; zero while it is the real time
+	byID        map[string]*credential
+	bearers     map[string]*credential
+	calls       []Call
+	assumptions []Assumption
+	stsDown     bool
+	stsSecond   int64
+	stsCount    int
+	refusedSTS  int
+}
+
+// NewWorld makes an AWS.
+func NewWorld(c Config) *World {
+	if c.RealNow == nil {
+		c.RealNow = time.Now
+	}
+	if c.STSPerSecond == 0 {
+		c.STSPerSecond = 600
+	}
+	if c.Chunks == 0 {
+		c.Chunks = 4
+	}
+	w := &World{config: c, now: c.World, byID: make(map[string]*credential), bearers: make(map[string]*credential)}
+	for _, u := range c.Users {
+		cred := &credential{id: u.AccessKeyID, secret: u.SecretAccessKey, arn: u.ARN, account: accountOf(u.ARN), tags: u.Tags}
+		w.byID[cred.id] = cred
+		if u.BearerToken != "" {
+			w.bearers[u.BearerToken] = cred
+		}
+	}
+	return w
+}
+
+func accountOf(arn string) string {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) < 6 {
+		return ""
+	}
+	return parts[4]
+}
+
+// Now is the world clock.
+func (w *World) Now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.now.IsZero() {
+		return time.Now().UTC()
+	}
+	return w.now
+}
+
+// SetNow puts the world clock; it never goes back.
+func (w *World) SetNow(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.After(w.now) {
+		w.now = t.UTC()
+	}
+}
+
+// Calls are the calls served so far.
+func (w *World) Calls() []Call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Call(nil), w.calls...)
+}
+
+// Assumptions are the AssumeRole calls that succeeded so far.
+func (w *World) Assumptions() []Assumption {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Assumption(nil), w.assumptions...)
+}
+
+// BreakSTS makes STS answer 503 until it is called with false.
+func (w *World) BreakSTS(down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stsDown = down
+}
+
+func (w *World) served(c Call) {
+	w.mu.Lock()
+	w.calls = append(w.calls, c)
+	w.mu.Unlock()
+	if w.config.OnCall != nil {
+		w.config.OnCall(c)
+	}
+}
+
+func newID() string {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // the kernel has no random numbers
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	s := hex.EncodeToString(b[:])
+	return fmt.Sprintf("%s-%s-%s-%s-%s", s[:8], s[8:12], s[12:16], s[16:20], s[20:])
+}
+
+func token(prefix string, n int) string {
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		panic(err)
+	}
+	return prefix + strings.ToUpper(hex.EncodeToString(b))
+}
+
+// Handler serves STS and bedrock-runtime of every Region on one address: the service
+// and the Region are those of the credential scope that a request is signed for.
+func (w *World) Handler() http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.EscapedPath(), "/model/") || r.URL.Path != "/" {
+			w.runtime(rw, r)
+			return
+		}
+		w.sts(rw, r)
+	})
+}
+
+// Serve starts a listener on loopback and gives its URL and a function that stops it.
+func (w *World) Serve() (url string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	s := &http.Server{Handler: w.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go s.Serve(l) // it ends with Close
+	return "http://" + l.Addr().String(), func() { s.Close() }, nil
+}
