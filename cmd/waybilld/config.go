@@ -1,0 +1,221 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/credential"
+	"github.com/waybill-dev/waybill/internal/gateway"
+	"github.com/waybill-dev/waybill/internal/journal"
+	"github.com/waybill-dev/waybill/internal/policy"
+)
+
+// config is the file of the gateway. Paths in it are relative to its own folder.
+type config struct {
+	listen, admin        string
+	certFile, keyFile    string
+	stsEndpoint          string
+	accessKey, secretKey string // base credentials, if not AWS's own chain
+	keysFile             string
+	journalDir           string
+	gateway              gateway.Config
+	journal              journal.Config
+	sessions             credential.Config
+	headerTimeout        time.Duration // until the first byte of AWS's answer
+	drainOnStop          time.Duration
+	policyFile           string
+}
+
+// readConfig reads the file and the policy it names. It tells every mistake at once.
+func readConfig(path string) (*config, error) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	doc, err := policy.ReadYAML(path, src)
+	if err != nil {
+		return nil, err
+	}
+	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", headerTimeout: 15 * time.Minute, drainOnStop: 30 * time.Second}
+	c.gateway.Upstream = make(map[waybill.Endpoint]string)
+	c.gateway.Profiles = make(map[string]waybill.ModelID)
+	dir := filepath.Dir(path)
+	file := func(n policy.Node) string {
+		if p := reference(n); filepath.IsAbs(p) {
+			return p
+		} else {
+			return filepath.Join(dir, p)
+		}
+	}
+	hashKey := ""
+	doc.Root().Fields(map[string]func(policy.Node){
+		"listen": func(n policy.Node) { c.listen = reference(n) },
+		"admin":  func(n policy.Node) { c.admin = reference(n) },
+		"name":   func(n policy.Node) { c.gateway.Name = reference(n) },
+		"tls": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"certificate": func(n policy.Node) { c.certFile = file(n) },
+				"key":         func(n policy.Node) { c.keyFile = file(n) },
+			})
+		},
+		"region":  func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
+		"regions": func(n policy.Node) { c.gateway.Regions = n.Texts() },
+		"policy":  func(n policy.Node) { c.policyFile = file(n) },
+		"hashKey": func(n policy.Node) { hashKey = reference(n) },
+		"upstream": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"bedrock-runtime": func(n policy.Node) { c.gateway.Upstream[waybill.Runtime] = reference(n) },
+				"bedrock-mantle":  func(n policy.Node) { c.gateway.Upstream[waybill.Mantle] = reference(n) },
+				"sts":             func(n policy.Node) { c.stsEndpoint = reference(n) },
+			})
+		},
+		"credentials": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"accessKeyId":     func(n policy.Node) { c.accessKey = reference(n) },
+				"secretAccessKey": func(n policy.Node) { c.secretKey = reference(n) },
+			})
+		},
+		"callers": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){"keys": func(n policy.Node) { c.keysFile = file(n) }})
+		},
+		"roles":   func(n policy.Node) { c.readRoles(n) },
+		"targets": func(n policy.Node) { c.readTargets(n) },
+		"profiles": func(n policy.Node) {
+			n.Each(func(arn string, _, v policy.Node) { c.gateway.Profiles[arn] = waybill.ModelID(v.Text()) })
+		},
+		"journal": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"dir":          func(n policy.Node) { c.journalDir = file(n) },
+				"sync":         func(n policy.Node) { c.journal.SyncEvery = n.OneOf("group", "every") == "every" },
+				"segmentAge":   func(n policy.Node) { c.journal.SegmentAge = duration(n) },
+				"segmentBytes": func(n policy.Node) { c.journal.SegmentBytes = number(n) },
+				"onFailure":    func(n policy.Node) { c.gateway.PassWithoutJournal = n.OneOf("refuse", "pass") == "pass" },
+			})
+		},
+		"sessions": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"life":          func(n policy.Node) { c.sessions.Life = duration(n) },
+				"refreshBefore": func(n policy.Node) { c.sessions.RefreshBefore = duration(n) },
+				"max":           func(n policy.Node) { c.sessions.MaxSessions = int(number(n)) },
+				"perSecond":     func(n policy.Node) { c.sessions.PerSecond = float64(number(n)) },
+			})
+		},
+		"drain": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"mode":  func(n policy.Node) { c.gateway.Drain = gateway.DrainMode(n.OneOf("drain", "cut")) },
+				"time":  func(n policy.Node) { c.gateway.DrainTime = duration(n) },
+				"bytes": func(n policy.Node) { c.gateway.DrainBytes = number(n) },
+			})
+		},
+		"insertUsage": func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
+		"timeouts": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"firstByte": func(n policy.Node) { c.headerTimeout = duration(n) },
+				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
+			})
+		},
+	})
+	root := doc.Root()
+	for what, missing := range map[string]bool{"policy: the tag policy file": c.policyFile == "", "callers.keys: the file of gateway keys": c.keysFile == "",
+		"journal.dir: the folder of the journal": c.journalDir == "", "region: the Region that is called": c.gateway.DefaultRegion == "",
+		"roles: at least one role to call under": len(c.gateway.Roles) == 0} {
+		if missing {
+			root.Mistake("add "+what, "the configuration lacks %s", strings.SplitN(what, ":", 2)[0])
+		}
+	}
+	err = doc.Err()
+	if c.policyFile != "" {
+		text, readErr := os.ReadFile(c.policyFile)
+		if readErr != nil {
+			return nil, errors.Join(err, fmt.Errorf("read policy: %w", readErr))
+		}
+		p, parseErr := policy.Parse(c.policyFile, text, policy.Options{HashKey: []byte(hashKey)})
+		if parseErr != nil {
+			return nil, errors.Join(err, parseErr)
+		}
+		c.gateway.Policy = p
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.journal.Gateway = c.gateway.Name
+	return c, nil
+}
+
+func (c *config) readRoles(n policy.Node) {
+	for _, item := range n.List() {
+		var r gateway.Role
+		item.Fields(map[string]func(policy.Node){
+			"when":       func(n policy.Node) { r.When = policy.ReadCondition(n) },
+			"assume":     func(n policy.Node) { r.ARN = reference(n); checkRole(n, r.ARN) },
+			"transitive": func(n policy.Node) { r.Transitive = n.Texts() },
+			"externalId": func(n policy.Node) { r.ExternalID = reference(n) },
+		})
+		if r.ARN == "" {
+			item.Mistake("add assume: arn:aws:iam::ACCOUNT:role/NAME", "the role has no ARN")
+		}
+		c.gateway.Roles = append(c.gateway.Roles, r)
+	}
+}
+
+func checkRole(n policy.Node, arn string) {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) != 6 || parts[2] != "iam" || len(parts[4]) != 12 || !strings.HasPrefix(parts[5], "role/") {
+		n.Mistake("write arn:aws:iam::ACCOUNT:role/NAME", "%q is not the ARN of a role", arn)
+	}
+}
+
+func (c *config) readTargets(n policy.Node) {
+	for _, item := range n.List() {
+		var t gateway.Target
+		item.Fields(map[string]func(policy.Node){
+			"when":    func(n policy.Node) { t.When = policy.ReadCondition(n) },
+			"region":  func(n policy.Node) { t.Region = n.Text() },
+			"profile": func(n policy.Node) { t.Profile = n.Text() },
+			"project": func(n policy.Node) { t.Project = n.Text() },
+		})
+		c.gateway.Targets = append(c.gateway.Targets, t)
+	}
+}
+
+// reference is a text that may stand for the environment (${NAME}) or a file
+// (file:PATH), so that the configuration itself need not hold a secret.
+func reference(n policy.Node) string {
+	text := n.Text()
+	if name, ok := strings.CutPrefix(text, "${"); ok && strings.HasSuffix(name, "}") {
+		name = strings.TrimSuffix(name, "}")
+		value, there := os.LookupEnv(name)
+		if !there {
+			n.Mistake("set it, or write the value", "environment variable %s is not set", name)
+		}
+		return value
+	}
+	if path, ok := strings.CutPrefix(text, "file:"); ok {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			n.Mistake("check the path and its rights", "the file it stands for cannot be read: %v", err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	return text
+}
+
+func duration(n policy.Node) time.Duration {
+	d, err := time.ParseDuration(n.Text())
+	if err != nil || d < 0 {
+		n.Mistake("write a number with ms, s, m or h", "%q is not a duration", n.Text())
+	}
+	return d
+}
+
+func number(n policy.Node) int64 {
+	var v int64
+	if _, err := fmt.Sscan(n.Text(), &v); err != nil || v <= 0 {
+		n.Mistake("write a positive whole number", "%q is not a number", n.Text())
+	}
+	return v
+}

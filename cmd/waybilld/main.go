@@ -1,0 +1,247 @@
+// Waybilld is the gateway: it sits in front of Amazon Bedrock, knows who calls, tags
+// and signs each call, passes it on, and meters it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/waybill-dev/waybill/internal/credential"
+	"github.com/waybill-dev/waybill/internal/gateway"
+	"github.com/waybill-dev/waybill/internal/identity"
+	"github.com/waybill-dev/waybill/internal/journal"
+)
+
+const usage = `waybilld: the Waybill gateway for Amazon Bedrock
+
+usage: waybilld --config FILE [--check]
+
+  --config FILE   the configuration; docs/operate/configure.md describes it
+  --check         read the configuration and the policy, say what is wrong, and end
+  --version       say which build this is
+
+Signals: SIGHUP reads the configuration again (a bad one is refused and the old one
+stays), SIGTERM and SIGINT stop taking calls, finish those under way, and end.
+`
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	flags := flag.NewFlagSet("waybilld", flag.ContinueOnError)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	path := flags.String("config", "", "")
+	check := flags.Bool("check", false, "")
+	version := flags.Bool("version", false, "")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if *version {
+		fmt.Println("waybilld", build())
+		return 0
+	}
+	if *path == "" || flags.NArg() > 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	c, err := readConfig(*path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	if *check {
+		for _, w := range c.gateway.Policy.Warnings() {
+			fmt.Fprintln(os.Stderr, "warning:", w)
+		}
+		fmt.Printf("%s: good; policy %s declares %d keys\n", *path, c.gateway.Policy.Version(), len(c.gateway.Policy.Keys()))
+		return 0
+	}
+	var level slog.LevelVar
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	slog.SetDefault(log)
+	if err := serve(*path, c, log, &level); err != nil {
+		log.Error("waybilld ends", "err", err)
+		return 1
+	}
+	return 0
+}
+
+func build() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			text += " " + s.Value
+		}
+	}
+	return text
+}
+
+// serve builds everything, in the order in which it is needed, and runs until a signal.
+func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	keys, err := identity.OpenKeys(c.keysFile)
+	if err != nil {
+		return err
+	}
+	signer, err := newSigner(ctx, c)
+	if err != nil {
+		return err
+	}
+	book, err := journal.Start(c.journalDir, c.journal)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g := &gateway.Gateway{Callers: keys, Signer: signer, Journal: book, Client: transport(c), Log: log,
+		Metrics: gateway.NewMetrics(registry), Now: time.Now}
+	g.Reload(&c.gateway)
+
+	var draining atomic.Bool
+	front := &http.Server{Handler: g, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
+	back := &http.Server{Handler: admin(book, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 2)
+	listener, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for callers: %w", err), book.Stop())
+	}
+	adminListener, err := net.Listen("tcp", c.admin)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for operators: %w", err), book.Stop())
+	}
+	go func() {
+		if c.certFile != "" {
+			ended <- front.ServeTLS(listener, c.certFile, c.keyFile)
+		} else {
+			ended <- front.Serve(listener)
+		}
+	}()
+	go func() { ended <- back.Serve(adminListener) }()
+	log.Info("waybilld is ready", "listen", listener.Addr().String(), "admin", adminListener.Addr().String(), "policy", c.gateway.Policy.Version(), "version", build())
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			next, err := readConfig(path)
+			if err != nil {
+				log.Error("the new configuration is refused; the old one stays", "err", err)
+				continue
+			}
+			g.Reload(&next.gateway)
+			log.Info("configuration reloaded", "policy", next.gateway.Policy.Version())
+		case err := <-ended:
+			return errors.Join(err, book.Stop())
+		case <-ctx.Done():
+			draining.Store(true)
+			log.Info("draining")
+			patience, cancel := context.WithTimeout(context.Background(), c.drainOnStop)
+			defer cancel()
+			err := front.Shutdown(patience)
+			done := make(chan struct{})
+			go func() { g.Wait(); close(done) }()
+			select {
+			case <-done:
+			case <-patience.Done():
+			}
+			back.Close()
+			return errors.Join(err, book.Stop())
+		}
+	}
+}
+
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// transport is the way to AWS: no redirects, no retries of its own, no compression,
+// connections kept for long, and kept alive below the 350 seconds after which network
+// address translation drops them.
+func transport(c *config) http.RoundTripper {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
+		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: c.headerTimeout,
+		WriteBufferSize: 32 << 10, ReadBufferSize: 32 << 10}
+}
+
+// newSigner takes the base credentials from the configuration or from AWS's own chain.
+func newSigner(ctx context.Context, c *config) (*credential.Signer, error) {
+	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.gateway.DefaultRegion)}
+	if c.accessKey != "" {
+		options = append(options, awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.accessKey, c.secretKey, "")))
+	}
+	loaded, err := awsconfig.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("load AWS configuration: %w", err)
+	}
+	client := sts.NewFromConfig(loaded, func(o *sts.Options) {
+		if c.stsEndpoint != "" {
+			o.BaseEndpoint = aws.String(c.stsEndpoint)
+		}
+	})
+	return credential.NewSigner(credential.NewSessions(client, c.sessions), loaded.Credentials), nil
+}
+
+// admin is what operators see. It never calls AWS.
+func admin(book *journal.Journal, registry *prometheus.Registry, draining *atomic.Bool, level *slog.LevelVar) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if draining.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		if err := book.Ready(); err != nil {
+			http.Error(w, "the journal cannot be written: "+err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("PUT /loglevel", func(w http.ResponseWriter, r *http.Request) {
+		if err := level.UnmarshalText([]byte(r.FormValue("level"))); err != nil {
+			http.Error(w, "send level=debug, info, warn or error", http.StatusBadRequest)
+		}
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

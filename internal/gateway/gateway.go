@@ -1,0 +1,454 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/bedrock"
+	"github.com/waybill-dev/waybill/internal/policy"
+)
+
+// An Authenticator says who made a request. Its errors are *waybill.Error of kind
+// Unauthenticated, and never say what was wrong with a proof.
+type Authenticator interface {
+	Authenticate(*http.Request) (waybill.Principal, error)
+}
+
+// A Signer signs a request under a role session, as the last change made to it, and
+// says which principal AWS will see. Its errors are *waybill.Error.
+type Signer interface {
+	Sign(ctx context.Context, r *http.Request, body []byte, service, region string, s waybill.RoleSession) (principalARN string, err error)
+	// Forget drops a session that AWS has refused.
+	Forget(waybill.RoleSession)
+}
+
+// A Recorder keeps the journal. Open returns at once, and the function it gives waits
+// until the entry is on disk. Close returns when the entry survives the process.
+type Recorder interface {
+	Open(waybill.Invocation) (synced func(context.Context) error, err error)
+	Close(context.Context, waybill.Invocation) error
+	Ready() error
+}
+
+// A Role says under which role calls are made that meet a condition.
+type Role struct {
+	When       policy.Condition
+	ARN        string
+	Transitive []string
+	ExternalID string
+}
+
+// A Target says where calls go that meet a condition: what is empty stays as it is.
+type Target struct {
+	When    policy.Condition
+	Region  string
+	Profile string // application inference profile that takes the model's place
+	Project string // project or workspace on bedrock-mantle
+}
+
+// A DrainMode says what happens to an answer whose caller has left.
+type DrainMode string
+
+// The drain modes. AWS bills the whole answer in any case.
+const (
+	Drain DrainMode = "drain" // read on, within bounds, to learn the usage
+	Cut   DrainMode = "cut"   // break off; the usage is then not known
+)
+
+// Config is what a gateway works by. It is read only; a new one is put by Reload.
+type Config struct {
+	Name          string // of this instance, in its records
+	DefaultRegion string
+	Regions       []string                    // callers may name these; DefaultRegion is one of them
+	Upstream      map[waybill.Endpoint]string // URL of an endpoint, "{region}" replaced; empty is AWS itself
+	Policy        *policy.Policy
+	Roles         []Role
+	Targets       []Target
+	Profiles      map[string]waybill.ModelID // model behind an application inference profile
+	MaxBody       int64                      // bytes; 0 means AWS's 25,000,000
+	Drain         DrainMode                  // empty means Drain
+	DrainTime     time.Duration              // 0 means two minutes
+	DrainBytes    int64                      // 0 means 64 MiB
+	// PassWithoutJournal lets calls through that cannot be recorded. The default is to
+	// refuse them: what is not recorded cannot be attributed.
+	PassWithoutJournal bool
+	// InsertUsage asks Chat Completions streams for their usage where the caller did
+	// not; the extra event reaches the caller, who may ignore it.
+	InsertUsage bool
+}
+
+// A Gateway is an http.Handler for callers.
+type Gateway struct {
+	Callers Authenticator
+	Signer  Signer
+	Journal Recorder
+	Client  http.RoundTripper // to AWS: it must not follow redirects, retry or ask for compression
+	Log     *slog.Logger
+	Metrics *Metrics
+	Now     func() time.Time
+
+	mu     sync.RWMutex // guards config
+	config *Config
+	calls  sync.WaitGroup
+}
+
+// Reload puts a new configuration. Calls under way keep theirs.
+func (g *Gateway) Reload(c *Config) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config = c
+}
+
+func (g *Gateway) current() *Config {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.config
+}
+
+// Wait returns when no call is under way, answers being drained included.
+func (g *Gateway) Wait() { g.calls.Wait() }
+
+// A call is one request on its way.
+type call struct {
+	g         *Gateway
+	config    *Config
+	started   time.Time
+	route     bedrock.Route
+	principal waybill.Principal
+	decision  *policy.Decision
+	session   waybill.RoleSession
+	body      []byte
+	header    http.Header // what goes to AWS
+	path      string      // escaped
+	query     string
+	record    waybill.Invocation
+	addUsage  bool // stream_options.include_usage was put in
+}
+
+// ServeHTTP takes one call.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.calls.Add(1)
+	defer g.calls.Done()
+	c := &call{g: g, config: g.current(), started: g.Now()}
+	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
+		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
+	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
+	if err := c.admit(r); err != nil {
+		c.refuse(w, r, err)
+		return
+	}
+	c.forward(w, r)
+}
+
+// newCallID is a UUIDv7: it sorts by time.
+func newCallID(now time.Time) string {
+	var b [16]byte
+	ms := uint64(now.UnixMilli())
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i))
+	}
+	rand.Read(b[6:]) // it does not fail
+	b[6], b[8] = b[6]&0x0f|0x70, b[8]&0x3f|0x80
+	var s [36]byte
+	hex.Encode(s[0:], b[0:4])
+	hex.Encode(s[9:], b[4:6])
+	hex.Encode(s[14:], b[6:8])
+	hex.Encode(s[19:], b[8:10])
+	hex.Encode(s[24:], b[10:])
+	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
+	return string(s[:])
+}
+
+func clip(s string, n int) string { return s[:min(len(s), n)] }
+
+// admit asks the questions in their order. What it returns is a *waybill.Error.
+func (c *call) admit(r *http.Request) error {
+	var err error
+	if c.principal, err = c.g.Callers.Authenticate(r); err != nil {
+		return err
+	}
+	c.record.Principal, c.record.Issuer, c.record.KeyID = c.principal.Subject, c.principal.Issuer, c.principal.KeyID
+	if err := c.findRoute(r); err != nil {
+		return err
+	}
+	body, err := c.readBody(r)
+	if err != nil {
+		return err
+	}
+	asked, err := c.takeHeaders(r)
+	if err != nil {
+		return err
+	}
+	var parsed *bedrock.Body
+	if c.route.Carrier == bedrock.MetadataBody || c.route.ModelInBody {
+		if parsed, err = bedrock.ReadBody(body, c.route); err != nil {
+			return err
+		}
+		for k, v := range parsed.Metadata.All() {
+			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
+		}
+		if c.route.ModelInBody {
+			c.record.ModelID = parsed.Model
+		}
+		c.record.TierAsked, c.record.LatencyMode = parsed.Tier, parsed.LatencyMode
+	}
+	if err := c.mayUse(); err != nil {
+		return err
+	}
+	if err := c.decide(asked); err != nil {
+		return err
+	}
+	c.aim()
+	if err := c.chooseRole(); err != nil {
+		return err
+	}
+	c.body = body
+	return c.stamp(parsed)
+}
+
+// findRoute reads the endpoint, the Region and the operation from host and path.
+func (c *call) findRoute(r *http.Request) error {
+	path := r.URL.EscapedPath()
+	raw, query, _ := strings.Cut(r.RequestURI, "?")
+	if raw != path && strings.HasPrefix(raw, "/") {
+		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1104", Message: "the path has characters that must be escaped", Hint: "send it as an SDK does"}
+	}
+	if rest, ok := strings.CutPrefix(path, "/bedrock/"); ok {
+		path = "/" + rest
+	}
+	endpoint := waybill.Runtime
+	host := strings.Split(r.Host, ".")
+	if host[0] == string(waybill.Mantle) || strings.HasPrefix(path, "/v1/") {
+		endpoint = waybill.Mantle
+	}
+	c.record.Endpoint, c.record.Region = endpoint, c.config.DefaultRegion
+	if len(host) > 2 && (host[0] == string(waybill.Runtime) || host[0] == string(waybill.Mantle)) {
+		for _, region := range c.config.Regions {
+			if region == host[1] {
+				c.record.Region = region
+			}
+		}
+	}
+	var err error
+	if c.route, err = bedrock.FindRoute(r.Method, path, endpoint); err != nil {
+		c.route.Shape = bedrock.ShapeOf(path)
+		return err
+	}
+	c.path, c.query = path, query
+	c.record.Operation, c.record.ModelID, c.record.Streamed = string(c.route.Operation), c.route.ModelID, c.route.EventStream
+	return nil
+}
+
+func (c *call) readBody(r *http.Request) ([]byte, error) {
+	limit := c.config.MaxBody
+	if limit <= 0 {
+		limit = 25_000_000
+	}
+	tooLarge := &waybill.Error{Kind: waybill.TooLarge, Code: "WB1205", Message: "the request body is larger than Bedrock takes", Hint: "send at most 25,000,000 bytes"}
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1206", Message: "the request body is compressed", Hint: "send it as it is"}
+	}
+	var body []byte
+	var err error
+	if r.ContentLength >= 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else if body, err = io.ReadAll(io.LimitReader(r.Body, limit+1)); int64(len(body)) > limit {
+		return nil, tooLarge
+	}
+	if err != nil {
+		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1207", Message: "the request body did not arrive whole", Err: err}
+	}
+	c.record.RequestBytes = int64(len(body))
+	return body, nil
+}
+
+// mayUse holds the call against the restrictions of the caller's credential.
+func (c *call) mayUse() error {
+	if len(c.principal.Models) == 0 || !c.route.Spends {
+		return nil
+	}
+	for _, p := range c.principal.Models {
+		if policy.MatchPattern(p, c.record.ModelID.Base()) || policy.MatchPattern(p, string(c.record.ModelID)) {
+			return nil
+		}
+	}
+	return &waybill.Error{Kind: waybill.Denied, Code: "WB1303", Message: "this caller may not use that model", Hint: "allowed are: " + strings.Join(c.principal.Models, ", ")}
+}
+
+// decide resolves the call's tags.
+func (c *call) decide(asked []policy.Asked) error {
+	d := c.config.Policy.Decide(c.policyRequest(asked))
+	c.decision = d
+	c.record.Tags, c.record.PolicyOutcome, c.record.Reasons = d.Tags, d.Outcome, d.Reasons()
+	c.record.PolicyVersion = c.config.Policy.Version()
+	if !c.route.Spends {
+		return nil // what costs nothing needs no owner
+	}
+	if e := d.Refusal(); e != nil {
+		return e
+	}
+	if env, ok := d.Tags.Get("environment"); ok && len(c.principal.Environments) > 0 {
+		for _, p := range c.principal.Environments {
+			if policy.MatchPattern(p, env) {
+				return nil
+			}
+		}
+		return &waybill.Error{Kind: waybill.Denied, Code: "WB1304", Message: "this caller may not use that environment"}
+	}
+	return nil
+}
+
+func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
+	return &policy.Request{Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
+		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
+}
+
+// facts gives conditions of roles and targets the call's tags and facts.
+func (c *call) facts() func(string) (string, bool) {
+	req := c.policyRequest(nil)
+	return func(name string) (string, bool) {
+		if v, ok := c.decision.Tags.Get(name); ok {
+			return v, true
+		}
+		return req.Fact(name)
+	}
+}
+
+// aim chooses Region, profile and project: the first target that holds.
+func (c *call) aim() {
+	facts := c.facts()
+	for i := range c.config.Targets {
+		t := &c.config.Targets[i]
+		if ok, _ := t.When.Holds(facts); !ok {
+			continue
+		}
+		if t.Region != "" {
+			c.record.Region = t.Region
+		}
+		if t.Profile != "" && c.route.Carrier != bedrock.NoMetadata {
+			c.record.ModelAsked, c.record.ModelID = c.record.ModelID, waybill.ModelID(t.Profile)
+			action := c.path[strings.LastIndexByte(c.path, '/'):]
+			c.path = "/model/" + escapeSegment(t.Profile) + action
+		}
+		if t.Project != "" && c.record.Endpoint == waybill.Mantle {
+			c.record.Project = t.Project
+		}
+		break
+	}
+	c.record.Model, c.record.Scope = c.record.ModelID.Base(), c.record.ModelID.Scope()
+	if c.record.ModelID.IsApplicationProfile() {
+		c.record.Profile = string(c.record.ModelID)
+		if source, ok := c.config.Profiles[c.record.Profile]; ok {
+			c.record.Model, c.record.Scope = source.Base(), source.Scope()
+		} else if c.record.ModelAsked != "" {
+			c.record.Model, c.record.Scope = c.record.ModelAsked.Base(), c.record.ModelAsked.Scope()
+		}
+	}
+}
+
+// escapeSegment escapes an ARN for one segment of a path, as the SDKs do.
+func escapeSegment(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			b.WriteString("%" + strings.ToUpper(hex.EncodeToString([]byte{c})))
+		}
+	}
+	return b.String()
+}
+
+// chooseRole takes the first role that holds. Without one the call is refused: it
+// would be billed to the gateway itself.
+func (c *call) chooseRole() error {
+	facts := c.facts()
+	for i := range c.config.Roles {
+		role := &c.config.Roles[i]
+		if ok, _ := role.When.Holds(facts); !ok {
+			continue
+		}
+		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,
+			Transitive: role.Transitive, ExternalID: role.ExternalID, Drop: c.decision.Drop}
+		c.record.SessionName = c.decision.SessionName
+		if parts := strings.SplitN(role.ARN, ":", 6); len(parts) == 6 {
+			c.record.Account = parts[4]
+		}
+		return nil
+	}
+	return &waybill.Error{Kind: waybill.Denied, Code: "WB1305", Message: "no role is meant for this call", Hint: "ask the gateway's operator to add one under roles"}
+}
+
+// stamp puts the tags on the call.
+func (c *call) stamp(parsed *bedrock.Body) error {
+	var carried []string
+	switch c.route.Carrier {
+	case bedrock.MetadataBody:
+		c.body = parsed.Stamp(c.decision.Request)
+	case bedrock.MetadataHeader:
+		if c.decision.Request.Len() > 0 {
+			c.header.Set(bedrock.MetadataHeaderName, c.decision.Request.Canonical())
+		}
+	}
+	if c.route.Carrier != bedrock.NoMetadata && c.decision.Request.Len() > 0 {
+		carried = append(carried, "request")
+	}
+	if c.decision.Session.Len() > 0 {
+		carried = append(carried, "session")
+	}
+	if c.record.Project != "" {
+		bedrock.SetProject(c.header, c.route.Shape, c.record.Project)
+		carried = append(carried, "resource")
+	} else if c.record.Profile != "" {
+		carried = append(carried, "resource")
+	}
+	c.record.Carried = strings.Join(carried, ",")
+	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
+		body, err := parsed.WithUsage()
+		if err != nil {
+			return err
+		}
+		c.body, c.addUsage = body, true
+	}
+	return nil
+}
+
+// refuse answers for the gateway itself, in the shape that the caller's SDK reads, and
+// records it.
+func (c *call) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	e, ok := errors.AsType[*waybill.Error](err)
+	if !ok {
+		e = &waybill.Error{Kind: waybill.Internal, Code: "WB1900", Message: "the gateway failed", Err: err}
+	}
+	status, header, body := bedrock.Refusal(c.route.Shape, e, c.record.CallID)
+	c.record.Outcome, c.record.Status, c.record.ErrorCode = waybill.Refused, status, e.Code
+	c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "refused by the gateway"
+	c.record.Latency = c.g.Now().Sub(c.started)
+	if e.Err != nil {
+		c.g.Log.Warn("call refused", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
+	}
+	if e.Kind != waybill.Unauthenticated { // strangers cannot fill the journal
+		if err := c.g.Journal.Close(context.WithoutCancel(r.Context()), c.record); err != nil {
+			c.g.Log.Error("a refusal was not recorded", "call_id", c.record.CallID, "err", err)
+		}
+	}
+	c.g.Metrics.ended(&c.record)
+	for name, values := range header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(status)
+	w.Write(body) // the caller may have left
+}

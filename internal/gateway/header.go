@@ -1,0 +1,70 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/waybill-dev/waybill/internal/bedrock"
+	"github.com/waybill-dev/waybill/internal/policy"
+)
+
+// passed are the request headers that go to AWS. Everything else stays: what proves
+// the caller's identity, what belongs to the connection, what others put in between.
+var passed = map[string]bool{
+	"Content-Type": true, "Accept": true, "User-Agent": true, "Accept-Language": true,
+	"Anthropic-Beta": true, "Anthropic-Version": true, "Amz-Sdk-Invocation-Id": true, "Amz-Sdk-Request": true,
+	"Traceparent": true, "Tracestate": true, "X-Amzn-Trace-Id": true, "Openai-Beta": true, "Idempotency-Key": true,
+}
+
+// takeHeaders makes the headers that go to AWS, and returns the tags that the request
+// asked for. Every spelling of the metadata, project and workspace headers is taken
+// off: only the gateway sets them.
+func (c *call) takeHeaders(r *http.Request) ([]policy.Asked, error) {
+	h := r.Header
+	asked, err := policy.TakeAsked(h)
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range bedrock.TakeMetadata(h) {
+		if c.route.Carrier != bedrock.MetadataHeader {
+			continue // it means nothing on this path
+		}
+		tags, err := bedrock.ParseMetadata(raw)
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range tags.All() {
+			asked = append(asked, policy.Asked{Key: k, Value: v, From: bedrock.MetadataHeaderName})
+		}
+	}
+	bedrock.TakeProject(h)
+	c.header = make(http.Header, 8)
+	for name, values := range h {
+		if passed[name] || strings.HasPrefix(name, "X-Amzn-Bedrock-") {
+			c.header[name] = values
+		}
+	}
+	if c.header["User-Agent"] == nil {
+		c.header["User-Agent"] = []string{""} // so that net/http adds none of its own
+	}
+	if c.record.TierAsked == "" {
+		c.record.TierAsked = h.Get("X-Amzn-Bedrock-Service-Tier")
+	}
+	return asked, nil
+}
+
+// notKept are answer headers that belong to the connection to AWS, not to the answer.
+var notKept = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Te": true,
+	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
+
+func copyAnswerHeaders(to, from http.Header) {
+	for name, values := range from {
+		if notKept[name] {
+			continue
+		}
+		if name == bedrock.RequestIDHeader {
+			name = "x-amzn-RequestId"
+		}
+		to[name] = values
+	}
+}
