@@ -1,0 +1,194 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/waybill-dev/waybill"
+)
+
+// mergeSQL is the rule by which the sources of a call become one call. Within a source
+// the larger counter wins, kind by kind: a streamed call may leave a zero record before
+// the full one. Between them the log wins for usage and the gateway for everything
+// else, and for the life of cache writes, which the log does not know. A log that has
+// only zeroes does not win: its full record is still to come.
+func mergeSQL(from string) string {
+	var b strings.Builder
+	b.WriteString(`
+WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
+             CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 1 ELSE 2 END AS rank FROM ` + from + `),
+c AS (SELECT k,
+  coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
+  arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
+  coalesce(bool_or(known) FILTER (source = 'gateway'), false) AS g_known, coalesce(bool_or(known) FILTER (source = 'log'), false) AS l_known`)
+	for _, k := range waybill.Kinds {
+		fmt.Fprintf(&b, ",\n  coalesce(max(%[1]s) FILTER (source = 'gateway' AND known), 0) AS g_%[1]s, coalesce(max(%[1]s) FILTER (source = 'log' AND known), 0) AS l_%[1]s", k)
+	}
+	sum := func(prefix string) string {
+		parts := make([]string, len(waybill.Kinds))
+		for i, k := range waybill.Kinds {
+			parts[i] = prefix + string(k)
+		}
+		return strings.Join(parts, " + ")
+	}
+	fmt.Fprintf(&b, `
+  FROM r GROUP BY k),
+d AS (SELECT *, l_known AND (NOT g_known OR %s > 0) AS by_log,
+  l_cache_write_5m + l_cache_write_30m + l_cache_write_1h = g_cache_write_5m + g_cache_write_30m + g_cache_write_1h AND g_known AS same_writes FROM c),
+m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
+  CASE WHEN has_g AND has_l THEN 'both' WHEN has_g THEN 'gateway' ELSE 'log' END AS sources,
+  g_known OR l_known AS known`, sum("l_"))
+	pick := func(name, expr string) { fmt.Fprintf(&b, ",\n  %s AS %s", expr, name) }
+	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name"} {
+		pick(name, fmt.Sprintf("coalesce(nullif(g.%[1]s, ''), l.%[1]s, '')", name))
+	}
+	pick("latency_mode", "coalesce(CASE WHEN has_g THEN g.latency_mode ELSE l.latency_mode END, '')")
+	pick("tag_set", "coalesce(CASE WHEN has_g THEN g.tag_set ELSE l.tag_set END, '')")
+	pick("outcome", "CASE WHEN has_g THEN g.outcome ELSE l.outcome END")
+	pick("policy_outcome", "coalesce(g.policy_outcome, '')")
+	for _, k := range waybill.Kinds {
+		log := "l_" + string(k)
+		if strings.HasPrefix(string(k), "cache_write_") {
+			log = fmt.Sprintf("CASE WHEN same_writes THEN g_%[1]s ELSE l_%[1]s END", k)
+		}
+		pick(string(k), fmt.Sprintf("CASE WHEN by_log THEN %s ELSE g_%s END", log, k))
+	}
+	b.WriteString("\n  FROM d)\n")
+	return b.String()
+}
+
+var cellColumns = []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "latency_mode", "context_bucket",
+	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome"}
+
+// rollUp makes the roll-up of a period from the files of invocations, if it is not
+// there already. Calls whose sources disagree on the side of midnight at the turn of a
+// month are found by looking an hour over the edge.
+func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, covers string, err error) {
+	all, _, err := l.dataFiles(ctx, &invocations)
+	if err != nil {
+		return nil, "", fmt.Errorf("read invocations: %w", err)
+	}
+	around := ofPeriod(all, p.Prev(), p, p.Next())
+	covers = digest(around)
+	have, _, err := l.dataFiles(ctx, &usageHours)
+	if err != nil {
+		return nil, "", fmt.Errorf("read the roll-up: %w", err)
+	}
+	have = ofPeriod(have, p)
+	if len(have) > 0 {
+		from, err := l.scan(ctx, have)
+		if err != nil {
+			return nil, "", err
+		}
+		var n int
+		if err := l.db.QueryRowContext(ctx, "SELECT count(*) FROM "+from+" WHERE covers <> ?", covers).Scan(&n); err != nil {
+			return nil, "", fmt.Errorf("read the roll-up: %w", err)
+		}
+		if n == 0 {
+			return have, covers, nil
+		}
+	}
+	if len(around) == 0 {
+		return nil, covers, nil
+	}
+	from, err := l.scan(ctx, around)
+	if err != nil {
+		return nil, "", err
+	}
+	window := fmt.Sprintf("(SELECT * FROM %s WHERE started_at >= TIMESTAMP '%s' AND started_at < TIMESTAMP '%s')", from,
+		p.Start().Add(-3600e9).Format("2006-01-02 15:04:05"), p.End().Add(3600e9).Format("2006-01-02 15:04:05"))
+	context := "input + cache_read + cache_write_5m + cache_write_30m + cache_write_1h"
+	var sums []string
+	for _, k := range waybill.Kinds {
+		sums = append(sums, fmt.Sprintf("sum(CASE WHEN known THEN %[1]s ELSE 0 END) AS %[1]s", k))
+	}
+	query := mergeSQL(window) + fmt.Sprintf(`
+SELECT '%s' AS period, '%s' AS covers, epoch_us(moment) // 3600000000 AS hour, %s,
+  count(*) AS calls, count(*) FILTER (NOT known) AS unknown, %s, 0 AS reasoning
+FROM (SELECT *, CASE WHEN known AND %[5]s > 100000 THEN (%[5]s - 1) // 1000 * 1000 ELSE 0 END AS context_bucket FROM m
+      WHERE moment >= TIMESTAMP '%[6]s' AND moment < TIMESTAMP '%[7]s')
+GROUP BY ALL`, p, covers, strings.Join(cellColumns, ", "), strings.Join(sums, ", "), context,
+		p.Start().Format("2006-01-02 15:04:05"), p.End().Format("2006-01-02 15:04:05"))
+	name, rows, err := l.write(ctx, &usageHours, p.String(), query)
+	if err != nil {
+		return nil, "", err
+	}
+	if rows == 0 {
+		return nil, covers, nil
+	}
+	if err := l.commit(ctx, &usageHours, have, []string{name}, nil); err != nil {
+		return nil, "", err
+	}
+	return []string{name}, covers, nil
+}
+
+// Usage gives the hourly roll-up of a period and the tags of its tag sets.
+func (l *Lake) Usage(ctx context.Context, p waybill.Period) ([]waybill.UsageTotal, map[string]waybill.Tags, error) {
+	files, _, err := l.rollUp(ctx, p)
+	if err != nil || len(files) == 0 {
+		return nil, nil, err
+	}
+	from, err := l.scan(ctx, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	kinds := make([]string, len(waybill.Kinds))
+	for i, k := range waybill.Kinds {
+		kinds[i] = string(k)
+	}
+	rows, err := l.db.QueryContext(ctx, "SELECT hour, "+strings.Join(cellColumns, ", ")+", calls, unknown, "+strings.Join(kinds, ", ")+" FROM "+from+" ORDER BY ALL")
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the roll-up: %w", err)
+	}
+	defer rows.Close()
+	var out []waybill.UsageTotal
+	for rows.Next() {
+		var u waybill.UsageTotal
+		var hour int32
+		quantities := make([]int64, len(kinds))
+		dest := []any{&hour, &u.Account, &u.Region, &u.Endpoint, &u.Model, &u.ModelID, &u.Profile, &u.Project, &u.Scope, &u.Tier, &u.LatencyMode, &u.ContextBucket,
+			&u.Principal, &u.PrincipalARN, &u.SessionName, &u.TagSet, &u.Sources, &u.Outcome, &u.PolicyOutcome, &u.Calls, &u.Unknown}
+		for i := range quantities {
+			dest = append(dest, &quantities[i])
+		}
+		if err := rows.Scan(dest...); err != nil {
+			return nil, nil, fmt.Errorf("read the roll-up: %w", err)
+		}
+		u.Hour, u.Usage = waybill.Hour(hour), waybill.NewUsage()
+		for i, n := range quantities {
+			u.Usage.Set(waybill.Kinds[i], n)
+		}
+		out = append(out, u)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, nil, err
+	}
+	tags, err := l.readTagSets(ctx)
+	return out, tags, err
+}
+
+// Periods lists the billing periods that the lake has anything of, in order.
+func (l *Lake) Periods(ctx context.Context) ([]waybill.Period, error) {
+	seen := make(map[waybill.Period]bool)
+	for _, spec := range []*tableSpec{&invocations, &lineItems} {
+		files, _, err := l.dataFiles(ctx, spec)
+		if err != nil {
+			return nil, fmt.Errorf("list periods: %w", err)
+		}
+		for _, f := range files {
+			_, rest, ok := strings.Cut(f, "/period=")
+			text, _, _ := strings.Cut(rest, "/")
+			if p, err := waybill.ParsePeriod(text); ok && err == nil {
+				seen[p] = true
+			}
+		}
+	}
+	var out []waybill.Period
+	for p := range seen {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b waybill.Period) int { return a.Start().Compare(b.Start()) })
+	return out, nil
+}
