@@ -1,0 +1,276 @@
+package fakeaws
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// An ExtraRow is a row of the bill that no call made.
+type ExtraRow struct {
+	Type, ProductCode, Family, UsageType, Description, Entity, Region, Principal string
+	Product                                                                      map[string]string
+	At                                                                           time.Time
+	Amount, Unit, Cost                                                           string // decimals
+}
+
+// ExportOptions say how the bill is written.
+type ExportOptions struct {
+	Prefix, Name string // of the export
+	Bucket       string
+	Payer        string
+	Daily        bool            // one row a day, not an hour
+	Activated    map[string]bool // tag keys activated for cost allocation
+	Prices       Prices
+	Extra        []ExtraRow
+	RowsPerFile  int // 0 means 5,000
+}
+
+// A billRow is a row of CUR 2.0 with the columns that an export of Bedrock selects.
+type billRow struct {
+	ID            string            `parquet:"identity_line_item_id"`
+	Interval      string            `parquet:"identity_time_interval"`
+	BillType      string            `parquet:"bill_bill_type"`
+	Entity        string            `parquet:"bill_billing_entity"`
+	PeriodStart   time.Time         `parquet:"bill_billing_period_start_date,timestamp(millisecond)"`
+	PeriodEnd     time.Time         `parquet:"bill_billing_period_end_date,timestamp(millisecond)"`
+	Invoice       string            `parquet:"bill_invoice_id"`
+	Payer         string            `parquet:"bill_payer_account_id"`
+	Account       string            `parquet:"line_item_usage_account_id"`
+	Start         time.Time         `parquet:"line_item_usage_start_date,timestamp(millisecond)"`
+	End           time.Time         `parquet:"line_item_usage_end_date,timestamp(millisecond)"`
+	Type          string            `parquet:"line_item_line_item_type"`
+	ProductCode   string            `parquet:"line_item_product_code"`
+	UsageType     string            `parquet:"line_item_usage_type"`
+	Operation     string            `parquet:"line_item_operation"`
+	ResourceID    string            `parquet:"line_item_resource_id"`
+	Principal     string            `parquet:"line_item_iam_principal"`
+	Amount        float64           `parquet:"line_item_usage_amount"`
+	Currency      string            `parquet:"line_item_currency_code"`
+	UnblendedRate string            `parquet:"line_item_unblended_rate"`
+	UnblendedCost float64           `parquet:"line_item_unblended_cost"`
+	Description   string            `parquet:"line_item_line_item_description"`
+	LegalEntity   string            `parquet:"line_item_legal_entity"`
+	PricingUnit   string            `parquet:"pricing_unit"`
+	RateCode      string            `parquet:"pricing_rate_code"`
+	Product       map[string]string `parquet:"product"`
+	Family        string            `parquet:"product_product_family"`
+	ServiceCode   string            `parquet:"product_servicecode"`
+	RegionCode    string            `parquet:"product_region_code"`
+	ResourceTags  map[string]string `parquet:"resource_tags"`
+	Tags          map[string]string `parquet:"tags"`
+}
+
+// A Summary is what a bill says, in exact decimals.
+type Summary struct {
+	Total   string
+	Bedrock string            // Bedrock's part of it
+	ByType  map[string]string // by usage type, or by line item type where there is none
+	Rows    int
+}
+
+type billKey struct {
+	hour                                                         time.Time
+	account, region, scope, kind, tier, principal, tags, profile string
+	model                                                        string
+	streamed                                                     bool
+}
+
+// WriteExport writes the bill of a month as a CUR 2.0 export in the overwrite layout:
+// data files, then the manifest. A later export of the month replaces it whole.
+func WriteExport(put Putter, month time.Time, calls []Call, o ExportOptions) (Summary, error) {
+	if o.RowsPerFile == 0 {
+		o.RowsPerFile = 5000
+	}
+	month = time.Date(month.Year(), month.Month(), 1, 0, 0, 0, 0, time.UTC)
+	sums := make(map[billKey]int64)
+	for _, c := range calls {
+		if c.Status != 200 || c.At.Before(month) || !c.At.Before(month.AddDate(0, 1, 0)) {
+			continue
+		}
+		hour := c.At.UTC().Truncate(time.Hour)
+		if o.Daily {
+			hour = c.At.UTC().Truncate(24 * time.Hour)
+		}
+		tier := map[string]string{"": "standard", "default": "standard"}[c.Tier]
+		if tier == "" {
+			tier = c.Tier
+		}
+		k := billKey{hour: hour, account: c.Account, region: c.Region, scope: c.Scope, tier: tier, principal: c.PrincipalARN,
+			tags: billTags(c.SessionTags, o.Activated), profile: c.ProfileARN, model: c.BaseModel, streamed: c.Streamed}
+		for kind, n := range map[string]int64{"input": c.InputTokens, "output": c.OutputTokens, "cache_read": c.CacheRead, "cache_write_5m": c.CacheWrite5m, "cache_write_1h": c.CacheWrite1h} {
+			if n > 0 {
+				k.kind = kind
+				sums[k] += n
+			}
+		}
+	}
+	var rows []billRow
+	for k, n := range sums {
+		row, err := o.usageRow(month, k, n)
+		if err != nil {
+			return Summary{}, err
+		}
+		rows = append(rows, row)
+	}
+	for _, e := range o.Extra {
+		rows = append(rows, o.extraRow(month, e))
+	}
+	sort.Slice(rows, func(i, j int) bool {
+		a, b := rows[i], rows[j]
+		return fmt.Sprint(a.Start.Unix(), a.UsageType, a.Principal, a.Tags, a.Operation, a.ResourceID, a.Account) < fmt.Sprint(b.Start.Unix(), b.UsageType, b.Principal, b.Tags, b.Operation, b.ResourceID, b.Account)
+	})
+	for i := range rows {
+		rows[i].ID = fmt.Sprintf("line-%08d", i)
+	}
+	return summarize(rows), o.store(put, month, rows)
+}
+
+// billTags is the tags map of a row as JSON: the activated session tags.
+func billTags(tags map[string]string, activated map[string]bool) string {
+	m := make(map[string]string)
+	for k, v := range tags {
+		if activated[k] {
+			m["iamPrincipal/"+k] = v
+		}
+	}
+	return string(encode(m))
+}
+
+func (o *ExportOptions) usageRow(month time.Time, k billKey, tokens int64) (billRow, error) {
+	var l *listing
+	for i := range list {
+		if list[i].model == k.model {
+			l = &list[i]
+		}
+	}
+	if l == nil {
+		return billRow{}, fmt.Errorf("model %s is not on the price list", k.model)
+	}
+	scope := k.scope
+	if scope == "geo" && !l.ownGeo {
+		scope = "plain" // billed under the Region's own usage type
+	}
+	price := o.Prices.perToken(l, scope, k.kind, k.tier, k.hour)
+	if price == nil {
+		return billRow{}, fmt.Errorf("%s has no price for %s %s", k.model, scope, k.kind)
+	}
+	length := time.Hour
+	if o.Daily {
+		length = 24 * time.Hour
+	}
+	n := new(big.Rat).SetInt64(tokens)
+	rate := new(big.Rat).Mul(price, new(big.Rat).SetInt64(l.per))
+	row := o.frame(month, k.hour, length)
+	row.Account, row.Type, row.Principal = k.account, "Usage", k.principal
+	row.UsageType = usageType(l, k.region, scope, k.kind, k.tier)
+	row.Operation = "InvokeModelInference"
+	if k.streamed {
+		row.Operation = "InvokeModelStreamingInference"
+	}
+	row.ResourceID = k.profile
+	row.Amount = double(new(big.Rat).Quo(n, new(big.Rat).SetInt64(l.per)), 12)
+	row.UnblendedRate = decimal(rate, 15)
+	row.UnblendedCost = double(new(big.Rat).Mul(n, price), 10)
+	row.PricingUnit, row.Family, row.RegionCode = l.unit, "Amazon Bedrock", k.region
+	row.Product = map[string]string{"provider": l.provider, "feature": "On-demand Inference", "region": k.region,
+		"inference_type": map[string]string{"input": "Input tokens", "output": "Output tokens", "cache_read": "Prompt cache read input tokens"}[k.kind]}
+	if strings.HasPrefix(k.kind, "cache_write") {
+		row.Product["inference_type"] = "Prompt cache write input tokens"
+	}
+	if l.marketplace {
+		row.Entity, row.LegalEntity, row.ProductCode = "AWS Marketplace", l.provider, "7zgyu5r4example0000000000"
+		row.Product["model"], row.Product["product_name"] = l.name, l.name+" (Amazon Bedrock Edition)"
+		row.Description = "AWS Marketplace software usage|" + k.region + "|Million " + row.Product["inference_type"]
+	} else {
+		row.ProductCode, row.ServiceCode = "AmazonBedrock", "AmazonBedrock"
+		row.Description = fmt.Sprintf("$%s per %s for %s", row.UnblendedRate, l.unit, l.name)
+	}
+	return row, json.Unmarshal([]byte(k.tags), &row.Tags)
+}
+
+func (o *ExportOptions) frame(month, start time.Time, length time.Duration) billRow {
+	return billRow{BillType: "Anniversary", Entity: "AWS", PeriodStart: month, PeriodEnd: month.AddDate(0, 1, 0), Payer: o.Payer, Start: start, End: start.Add(length),
+		Interval: start.Format(time.RFC3339) + "/" + start.Add(length).Format(time.RFC3339), Currency: "USD", LegalEntity: "Amazon Web Services, Inc.",
+		Product: map[string]string{}, ResourceTags: map[string]string{}, Tags: map[string]string{}}
+}
+
+func (o *ExportOptions) extraRow(month time.Time, e ExtraRow) billRow {
+	at := e.At
+	if at.IsZero() {
+		at = month
+	}
+	row := o.frame(month, at, 24*time.Hour)
+	row.Account, row.Type, row.ProductCode, row.Family, row.UsageType = o.Payer, e.Type, e.ProductCode, e.Family, e.UsageType
+	row.Description, row.RegionCode, row.Principal, row.PricingUnit = e.Description, e.Region, e.Principal, e.Unit
+	if e.Entity != "" {
+		row.Entity = e.Entity
+	}
+	if e.Product != nil {
+		row.Product = e.Product
+	}
+	row.UnblendedCost = double(rat(e.Cost), 10)
+	if e.Amount != "" {
+		row.Amount = double(rat(e.Amount), 12)
+	}
+	return row
+}
+
+func summarize(rows []billRow) Summary {
+	total, bedrock, by := new(big.Rat), new(big.Rat), make(map[string]*big.Rat)
+	for _, r := range rows {
+		cost := rat(fmt.Sprintf("%.10f", r.UnblendedCost))
+		total.Add(total, cost)
+		if r.Family == "Amazon Bedrock" {
+			bedrock.Add(bedrock, cost)
+		}
+		name := r.UsageType
+		if name == "" {
+			name = r.Type
+		}
+		if by[name] == nil {
+			by[name] = new(big.Rat)
+		}
+		by[name].Add(by[name], cost)
+	}
+	s := Summary{Total: decimal(total, 10), Bedrock: decimal(bedrock, 10), ByType: make(map[string]string), Rows: len(rows)}
+	for k, v := range by {
+		s.ByType[k] = decimal(v, 10)
+	}
+	return s
+}
+
+// store writes the data files and then the manifest.
+func (o *ExportOptions) store(put Putter, month time.Time, rows []billRow) error {
+	base := strings.TrimPrefix(o.Prefix+"/"+o.Name, "/")
+	partition := "BILLING_PERIOD=" + month.Format("2006-01")
+	var files []string
+	for i := 0; i == 0 || i < len(rows); i += o.RowsPerFile {
+		var buf bytes.Buffer
+		w := parquet.NewGenericWriter[billRow](&buf, parquet.Compression(&parquet.Snappy))
+		if _, err := w.Write(rows[i:min(i+o.RowsPerFile, len(rows))]); err != nil {
+			return err
+		}
+		if err := w.Close(); err != nil {
+			return err
+		}
+		key := fmt.Sprintf("%s/data/%s/%s-%05d.snappy.parquet", base, partition, o.Name, len(files)+1)
+		if err := put(key, buf.Bytes()); err != nil {
+			return err
+		}
+		files = append(files, "s3://"+o.Bucket+"/"+key)
+	}
+	var columns []string
+	for _, f := range parquet.SchemaOf(billRow{}).Fields() {
+		columns = append(columns, f.Name())
+	}
+	manifest := obj{"exportName": o.Name, "dataFiles": files, "columns": columns,
+		"billingPeriod": obj{"start": month.Format(time.RFC3339), "end": month.AddDate(0, 1, 0).Format(time.RFC3339)}}
+	return put(fmt.Sprintf("%s/metadata/%s/%s-Manifest.json", base, partition, o.Name), encode(manifest))
+}
