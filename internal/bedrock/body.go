@@ -117,6 +117,10 @@ func skipBlank(b []byte, i int) int {
 }
 
 func (b *Body) member(key string, v jsontext.Value, s span, r Route) error {
+	if r.ModelInBody && key == modelMember(r) {
+		b.Model = waybill.ModelID(text(v))
+		return nil
+	}
 	switch key {
 	case "requestMetadata":
 		if r.Carrier != MetadataBody {
@@ -128,36 +132,38 @@ func (b *Body) member(key string, v jsontext.Value, s span, r Route) error {
 			return err
 		}
 		b.Metadata = tags
-	case "model", "modelId":
-		if r.ModelInBody && v.Kind() == '"' {
-			var text string
-			if err := json.Unmarshal(v, &text); err != nil {
-				return err
-			}
-			b.Model = waybill.ModelID(text)
-		}
 	case "stream":
 		b.Stream = v.Kind() == 't'
 	case "service_tier":
 		b.Tier = text(v)
 	case "serviceTier":
-		var t struct{ Type string }
-		if json.Unmarshal(v, &t) == nil {
-			b.Tier = t.Type
-		}
+		b.Tier = text(member(v, "type"))
 	case "performanceConfig":
-		var p struct{ Latency string }
-		if json.Unmarshal(v, &p) == nil {
-			b.LatencyMode = p.Latency
-		}
+		b.LatencyMode = text(member(v, "latency"))
 	case "stream_options":
 		b.options, b.hasOptions = s, true
-		var o struct {
-			IncludeUsage bool `json:"include_usage"`
-		}
-		b.usageAsked = json.Unmarshal(v, &o) == nil && o.IncludeUsage
+		b.usageAsked = string(member(v, "include_usage")) == "true"
 	}
 	return nil
+}
+
+// modelMember is the one member that AWS reads the model from. Reading another one as
+// well would let a caller show us one model and AWS a second.
+func modelMember(r Route) string {
+	if r.Operation == StartAsyncInvoke {
+		return "modelId"
+	}
+	return "model"
+}
+
+// member is the raw value of an object's member of exactly that name, as AWS compares
+// names: encoding/json would take another case for the same.
+func member(v jsontext.Value, name string) jsontext.Value {
+	var m map[string]json.RawMessage
+	if json.Unmarshal(v, &m) != nil {
+		return nil
+	}
+	return jsontext.Value(m[name])
 }
 
 func text(v jsontext.Value) string {
@@ -173,10 +179,19 @@ func metadataOf(v jsontext.Value) (waybill.Tags, error) {
 	if v.Kind() == 'n' {
 		return waybill.Tags{}, nil
 	}
-	var m map[string]string
-	if err := json.Unmarshal(v, &m); err != nil {
+	var read map[string]*string // a null value is no string
+	err := json.Unmarshal(v, &read)
+	m := make(map[string]string, len(read))
+	for key, value := range read {
+		if value == nil {
+			err = errors.New("a value is null")
+			break
+		}
+		m[key] = *value
+	}
+	if err != nil {
 		return waybill.Tags{}, &waybill.Error{Kind: waybill.Invalid, Code: "WB1202",
-			Message: "requestMetadata is not an object of strings", Hint: "write {\"key\": \"value\"}, both strings"}
+			Message: "request metadata is not an object of strings", Hint: "write {\"key\": \"value\"}, both strings"}
 	}
 	return waybill.TagsFromMap(m), nil
 }
@@ -263,7 +278,7 @@ func (b *Body) WithUsage() ([]byte, error) {
 	switch _, there := options["include_usage"]; {
 	case len(options) == 0:
 		out = append(out, "{"+ask+"}"...)
-	case there:
+	case there: // it says false: the object is written anew
 		options["include_usage"] = json.RawMessage("true")
 		text, err := json.Marshal(options)
 		if err != nil {

@@ -1,7 +1,9 @@
 package bedrock
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -47,9 +49,9 @@ func SetProject(h http.Header, shape Shape, project string) {
 
 func take(h http.Header, is func(lower string) bool) []string {
 	var values []string
-	for name, v := range h {
+	for _, name := range slices.Sorted(maps.Keys(h)) { // in an order that does not change
 		if is(strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), "_", "-")) {
-			values = append(values, v...)
+			values = append(values, h[name]...)
 			delete(h, name)
 		}
 	}

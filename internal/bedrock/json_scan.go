@@ -2,137 +2,156 @@ package bedrock
 
 import "bytes"
 
-// A memberScanner reads one JSON document as it passes, cut anywhere, and keeps the
-// raw values of a few top-level members. It allocates no more than those, and bounds
-// them: a member longer than maxMember is not kept. It does not check grammar: what
-// it keeps is parsed later, and what is not JSON keeps nothing.
+// An interest says what a memberScanner does with a top-level member.
+type interest int
+
+const (
+	ignore  interest = iota
+	keep             // its raw value, if that is no longer than maxMember
+	measure          // that it is there, and of an array how many elements it has
+)
+
+// A memberScanner reads one JSON object as it passes, cut anywhere. Of a few top-level
+// members it keeps the raw values, or the number of elements. It allocates no more
+// than those, and bounds them. It does not check grammar: what it keeps is parsed
+// later, and what is not an object keeps nothing.
 type memberScanner struct {
-	want  func(name []byte) bool
-	found map[string][]byte
+	want    func(name []byte) interest
+	found   map[string][]byte
+	lengths map[string]int // elements of the arrays among the wanted members, 0 of other values
+	done    bool           // the object ended
 
 	depth   int
 	str     bool // within a string
 	esc     bool // after a backslash in it
 	isName  bool // the string is a member name at depth 1
 	pending bool // a name was read, its value follows
+	begun   bool // the value has begun: the colon was read
 	name    []byte
 	value   []byte
-	keep    bool // the value is wanted, and being kept
-	over    bool // it grew too long
-	done    bool // the document ended
+	what    interest
+	over    bool // the value grew too long
+	array   bool // the value is an array
+	items   int  // elements of it that have ended
+	item    bool // an element has begun
 }
 
 const (
-	maxMember = 64 << 10
+	maxMember = 256 << 10
 	maxName   = 64
 )
 
+// reset makes the scanner ready for another object.
+func (s *memberScanner) reset() {
+	clear(s.found)
+	clear(s.lengths)
+	*s = memberScanner{want: s.want, found: s.found, lengths: s.lengths, name: s.name[:0], value: s.value[:0]}
+}
+
 func (s *memberScanner) Write(p []byte) {
-	for i := 0; i < len(p); {
+	for i := 0; i < len(p) && !s.done; {
 		c := p[i]
-		if s.str {
-			switch {
-			case s.esc:
-				s.esc = false
-			case c == '\\':
-				s.esc = true
-			case c == '"':
-				s.str = false
-				s.push(c)
-				i++
-				if s.isName {
-					s.isName, s.pending = false, true
-				}
-				continue
-			default: // run to the next quote or backslash
-				n := bytes.IndexAny(p[i:], `"\`)
-				if n < 0 {
-					n = len(p) - i
-				}
-				s.pushAll(p[i : i+n])
-				i += n
-				continue
+		switch {
+		case s.str && (s.esc || c == '\\'):
+			s.esc = !s.esc
+			s.push(p[i : i+1])
+		case s.str && c == '"':
+			s.str = false
+			if s.isName {
+				s.isName, s.pending = false, true
+			} else {
+				s.push(p[i : i+1])
 			}
-			s.push(c)
-			i++
+		case s.str: // run to the next quote or backslash
+			n := bytes.IndexAny(p[i:], `"\`)
+			if n < 0 {
+				n = len(p) - i
+			}
+			s.push(p[i : i+n])
+			i += n
 			continue
-		}
-		switch c {
-		case '"':
-			s.str = true
-			if s.depth == 1 && !s.pending {
-				s.isName = true
-				s.name = s.name[:0]
-			} else {
-				s.push(c)
-			}
-		case '{', '[':
-			s.push(c)
-			s.depth++
-		case '}', ']':
-			s.depth--
-			if s.depth == 0 {
-				s.endMember()
-				s.done = true
-			} else {
-				s.push(c)
-			}
-		case ':':
-			if s.depth == 1 && s.pending && !s.keep && !s.over && s.value == nil {
-				s.begin()
-			} else {
-				s.push(c)
-			}
-		case ',':
-			if s.depth == 1 {
-				s.endMember()
-			} else {
-				s.push(c)
+		case s.depth == 0:
+			if c == '{' {
+				s.depth = 1
+			} else if !blank(c) {
+				s.done = true // not an object
+				return
 			}
 		default:
-			s.push(c)
+			s.structure(c, p[i:i+1])
 		}
 		i++
 	}
 }
 
-func (s *memberScanner) begin() {
-	s.keep = s.want(s.name)
-	s.value = []byte{}
-}
-
-func (s *memberScanner) push(c byte) {
-	if s.isName {
-		if len(s.name) < maxName && c != '"' {
-			s.name = append(s.name, c)
+// structure takes a byte outside strings and within the object.
+func (s *memberScanner) structure(c byte, piece []byte) {
+	if s.depth == 2 && s.array && c != ',' && c != ']' && !blank(c) {
+		s.item = true
+	}
+	switch c {
+	case '"':
+		s.str = true
+		if s.depth == 1 && !s.pending {
+			s.isName = true
+			s.name = s.name[:0]
+			return
 		}
-		return
+	case '{', '[':
+		s.array = s.array || s.depth == 1 && c == '['
+		s.depth++
+	case '}', ']':
+		if s.depth == 2 && s.array && s.item {
+			s.items++
+			s.item = false
+		}
+		if s.depth--; s.depth == 0 {
+			s.endMember()
+			s.done = true
+			return
+		}
+	case ':':
+		if s.depth == 1 && s.pending && !s.begun {
+			s.begun = true
+			s.what = s.want(s.name)
+			return
+		}
+	case ',':
+		if s.depth == 1 {
+			s.endMember()
+			return
+		}
+		if s.depth == 2 && s.array && s.item {
+			s.items++
+			s.item = false
+		}
 	}
-	if s.keep && !s.over {
-		s.value = append(s.value, c)
-		s.over = len(s.value) > maxMember
-	}
+	s.push(piece)
 }
 
-func (s *memberScanner) pushAll(b []byte) {
-	if s.isName {
-		s.name = append(s.name, b[:min(len(b), maxName-min(maxName, len(s.name)))]...)
-		return
-	}
-	if s.keep && !s.over {
-		s.over = len(s.value)+len(b) > maxMember
-		if !s.over {
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+func (s *memberScanner) push(b []byte) {
+	switch {
+	case s.isName:
+		s.name = append(s.name, b[:min(len(b), maxName-len(s.name))]...)
+	case s.what == keep && !s.over:
+		if s.over = len(s.value)+len(b) > maxMember; !s.over {
 			s.value = append(s.value, b...)
 		}
 	}
 }
 
 func (s *memberScanner) endMember() {
-	if s.keep && !s.over {
+	if s.what != ignore {
 		if s.found == nil {
-			s.found = make(map[string][]byte)
+			s.found, s.lengths = make(map[string][]byte), make(map[string]int)
 		}
-		s.found[string(s.name)] = bytes.TrimSpace(s.value)
+		s.lengths[string(s.name)] = s.items
+		if s.what == keep && !s.over {
+			s.found[string(s.name)] = bytes.Clone(bytes.TrimSpace(s.value))
+		}
 	}
-	s.keep, s.over, s.pending, s.value = false, false, false, nil
+	s.what, s.over, s.pending, s.begun, s.array, s.items, s.item = ignore, false, false, false, false, 0, false
+	s.value = s.value[:0]
 }

@@ -20,6 +20,15 @@ type Reading struct {
 	LatencyMode string
 	StopReason  string
 	ResponseID  string // the body's own id, of OpenAI and Anthropic shapes
+	// GuardrailUnits are the text units of all guardrail policies that are charged for,
+	// where the answer tells them.
+	GuardrailUnits int64
+	// Background is set where the usage is that of an earlier call with background set,
+	// told by a look at its response. Every later look tells it again: count it once for
+	// each ResponseID.
+	Background bool
+	// ErrorCode is AWS's name of the error, of an answer with an error status.
+	ErrorCode string
 	// Whole is set where the protocol itself said that the answer is complete.
 	Whole bool
 	// Exception is the type of an exception within a stream that had begun with 200.
@@ -42,7 +51,9 @@ type Meter struct {
 
 	reading Reading
 	metrics waybill.Usage // of the last chunk, or of the metadata event
+	final   bool          // of a stream: what tells the whole usage was seen
 	claude  claudeUsage   // of message_start and message_delta
+	inner   memberScanner // for events and chunks
 	scratch []byte
 	reason  string
 }
@@ -82,14 +93,19 @@ func (m *Meter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func wanted(name []byte) bool {
+// wanted are the top-level members of answers, events and chunks that tell a meter
+// something.
+func wanted(name []byte) interest {
 	switch string(name) {
 	case "usage", "serviceTier", "service_tier", "performanceConfig", "stopReason", "stop_reason", "id", "type", "status",
-		"Output", "prompt_token_count", "generation_token_count", "inputTextTokenCount", "inputTokenCount",
-		"totalOutputTextTokenCount", "results", "images":
-		return true
+		"prompt_token_count", "generation_token_count", "inputTextTokenCount", "inputTokenCount",
+		"totalOutputTextTokenCount", "results", "Output", "error", "code", "__type", "background", "trace",
+		"amazon-bedrock-trace", "amazon-bedrock-invocationMetrics", "message", "delta":
+		return keep
+	case "images", "artifacts", "choices", "embedding", "embeddings", "embeddingsByType", "data":
+		return measure
 	}
-	return false
+	return ignore
 }
 
 // tier brings AWS's and OpenAI's names of a tier to the bill's.
@@ -107,16 +123,13 @@ func (m *Meter) Read() Reading {
 	case m.status < 200 || m.status >= 300:
 		m.readFailure()
 	case !m.route.Spends:
-		r.Usage, r.From, r.Whole = waybill.NewUsage(), "free of charge", true
-		if m.route.Operation == GetResponse {
-			m.readMembers()
-		}
+		m.readFree()
 	case m.frames != nil:
 		m.readFrames()
 	case m.events != nil:
 		m.events.end()
 		m.readEvents()
-	case m.members != nil:
+	default: // headers tell even where the body cannot be read
 		m.readMembers()
 	}
 	if !r.Usage.Known && r.From == "" {
@@ -138,53 +151,95 @@ func (m *Meter) readFailure() {
 		m.reading.Usage, m.reading.From = waybill.NewUsage(), "refused by AWS"
 	}
 	m.reading.Whole = m.members != nil && m.members.done
+	m.reading.ErrorCode = errorCode(m.header, m.found())
+}
+
+// readFree reads the answer of an operation that uses no model itself. A guardrail is
+// charged by its own units. A look at a response that was made in the background is the
+// first to tell what that has used.
+func (m *Meter) readFree() {
+	r := &m.reading
+	r.Usage, r.From, r.Whole = waybill.NewUsage(), "free of charge", true
+	found := m.found()
+	switch m.route.Operation {
+	case ApplyGuardrail, InvokeGuardrailChecks:
+		r.From = "guardrail"
+		r.GuardrailUnits = guardrailUnits(found["usage"])
+	case GetResponse, CancelResponse:
+		m.details(found)
+		if string(found["background"]) != "true" {
+			return
+		}
+		if v, ok := usageOf(OpenAI, found["usage"]); ok {
+			r.Usage, r.From, r.Background = v, "body", true
+		}
+	}
+}
+
+func (m *Meter) found() map[string][]byte {
+	if m.members == nil {
+		return nil
+	}
+	return m.members.found
 }
 
 func (m *Meter) readMembers() {
 	r := &m.reading
-	var found map[string][]byte
-	if m.members != nil {
-		found = m.members.found
-		r.Whole = m.members.done
+	none := memberScanner{}
+	s := m.members
+	if s == nil {
+		s = &none
 	}
-	if bytes.Contains(found["Output"], []byte("UnknownOperationException")) {
+	r.Whole = s.done
+	if bytes.Contains(s.found["Output"], []byte("UnknownOperationException")) {
 		r.UnknownOperation = true
 		r.Usage, r.From = waybill.NewUsage(), "AWS does not know this path"
 		return
 	}
-	m.details(found)
-	body, inBody := anyUsage(found["usage"])
-	if m.route.Shape == OpenAI {
-		var u openAIUsage
-		if json.Unmarshal(found["usage"], &u) == nil {
-			body, inBody = u.usage()
-		}
-	}
+	m.details(s.found)
+	body, inBody := usageOf(m.route.Shape, s.found["usage"])
 	if m.route.Operation == InvokeModel {
-		if v, ok := headerUsage(m.header); ok {
-			if inBody { // the headers do not split cache writes by the life of the cache
-				v = sameWrites(v, body)
+		if !inBody {
+			body, inBody = familyUsage(s.found)
+		}
+		if images := int64(s.lengths["images"] + s.lengths["artifacts"]); images > 0 {
+			if !inBody {
+				body, inBody = waybill.NewUsage(), true
 			}
+			body = body.With(waybill.OutputImage, images)
+		}
+		if v, ok := headerUsage(m.header, body, inBody, m.embeds()); ok {
 			r.Usage, r.From = v, "headers"
 			return
 		}
-		if !inBody {
-			body, inBody = familyUsage(found)
-		}
 	}
-	if !inBody && len(found["images"]) > 0 {
-		var images []json.RawMessage
-		if json.Unmarshal(found["images"], &images) == nil {
-			body, inBody = waybill.NewUsage().With(waybill.OutputImage, int64(len(images))), true
-		}
-	}
-	if inBody {
+	switch {
+	case inBody:
 		r.Usage, r.From = body, "body"
-		return
-	}
-	if m.members != nil && !m.members.done {
+	case s == &none:
+	case !s.done:
 		m.reason = "the answer was cut"
+	case m.route.Operation == StartAsyncInvoke:
+		m.reason = "unmetered: the result goes to S3"
+	case string(s.found["background"]) == "true":
+		m.reason = "the response is made in the background: a later look at it tells"
 	}
+}
+
+// embeds reports whether the answer is that of an embedding model, which tells input
+// alone.
+func (m *Meter) embeds() bool {
+	if strings.Contains(string(m.route.ModelID), "embed") {
+		return true
+	}
+	if m.members != nil {
+		for _, name := range []string{"embedding", "embeddings", "embeddingsByType", "data"} {
+			if _, ok := m.members.lengths[name]; ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sameWrites takes the split of cache writes from another report of the same call, if
@@ -200,29 +255,24 @@ func sameWrites(v, split waybill.Usage) waybill.Usage {
 // details reads what an answer says beside its usage.
 func (m *Meter) details(found map[string][]byte) {
 	r := &m.reading
-	var t struct{ Type string }
-	if json.Unmarshal(found["serviceTier"], &t) == nil && t.Type != "" {
-		r.Tier = tier(t.Type)
-	}
-	var p struct{ Latency string }
-	if json.Unmarshal(found["performanceConfig"], &p) == nil && p.Latency != "" {
-		r.LatencyMode = p.Latency
-	}
-	str := func(name string) string {
-		var s string
-		if json.Unmarshal(found[name], &s) != nil {
-			return ""
+	set := func(to *string, v string) {
+		if v != "" {
+			*to = v
 		}
-		return s
 	}
-	if s := str("service_tier"); s != "" {
-		r.Tier = tier(s)
+	set(&r.Tier, tier(text(member(found["serviceTier"], "type"))))
+	set(&r.Tier, tier(text(found["service_tier"])))
+	if m.route.Shape == Anthropic {
+		set(&r.Tier, tier(text(member(found["usage"], "service_tier"))))
 	}
-	if s := str("stopReason") + str("stop_reason"); s != "" {
-		r.StopReason = s
-	}
-	if s := str("id"); s != "" {
-		r.ResponseID = s
+	set(&r.LatencyMode, text(member(found["performanceConfig"], "latency")))
+	set(&r.StopReason, text(found["stopReason"]))
+	set(&r.StopReason, text(found["stop_reason"]))
+	set(&r.ResponseID, text(found["id"]))
+	for _, name := range []string{"trace", "amazon-bedrock-trace"} {
+		if trace, ok := found[name]; ok {
+			r.GuardrailUnits += guardrailUnits(trace)
+		}
 	}
 }
 
@@ -240,15 +290,11 @@ func (m *Meter) frame(f frame) {
 	case "chunk":
 		m.chunk(f.payload)
 	case "messageStop":
-		var e struct{ StopReason string }
-		if json.Unmarshal(f.payload, &e) == nil {
-			m.reading.StopReason = e.StopReason
-		}
+		m.details(m.scan(f.payload).found)
 	case "metadata":
-		s := memberScanner{want: wanted}
-		s.Write(f.payload)
+		s := m.scan(f.payload)
 		m.details(s.found)
-		if v, ok := anyUsage(s.found["usage"]); ok {
+		if v, ok := usageOf(AWS, s.found["usage"]); ok {
 			m.metrics = v
 		}
 	}
@@ -257,18 +303,21 @@ func (m *Meter) frame(f frame) {
 // skipDelta is how most chunks of a Claude stream begin: they tell nothing to a meter.
 var skipDelta = []byte(`{"type":"content_block_delta"`)
 
+// scan reads the members of an event or a chunk. They are valid until the next one.
+func (m *Meter) scan(doc []byte) *memberScanner {
+	m.inner.want = wanted
+	m.inner.reset()
+	m.inner.Write(doc)
+	return &m.inner
+}
+
 // chunk opens one part of a streamed Invoke answer: base64 in JSON around the model's
 // own stream format.
 func (m *Meter) chunk(payload []byte) {
-	i := bytes.Index(payload, []byte(`"bytes":"`))
-	if i < 0 {
+	coded, ok := bytesMember(payload)
+	if !ok {
 		return
 	}
-	coded := payload[i+len(`"bytes":"`):]
-	if i = bytes.IndexByte(coded, '"'); i < 0 {
-		return
-	}
-	coded = coded[:i]
 	var head [48]byte
 	if len(coded) >= 40 {
 		if n, err := base64.StdEncoding.Decode(head[:], coded[:40]); err == nil && bytes.HasPrefix(head[:n], skipDelta) {
@@ -283,29 +332,48 @@ func (m *Meter) chunk(payload []byte) {
 	if err != nil {
 		return
 	}
-	inner := m.scratch[:n]
-	var c struct {
-		Metrics *nativeUsage `json:"amazon-bedrock-invocationMetrics"`
-		Message struct{ Usage *claudeUsage }
-		Usage   json.RawMessage
-		Type    string
-		Delta   struct {
-			StopReason string `json:"stop_reason"`
+	m.part(m.scratch[:n])
+}
+
+// bytesMember is the base64 in a chunk's payload.
+func bytesMember(payload []byte) ([]byte, bool) {
+	const start = `"bytes":"`
+	if i := bytes.Index(payload, []byte(start)); i >= 0 {
+		coded := payload[i+len(start):]
+		if i = bytes.IndexByte(coded, '"'); i >= 0 && bytes.IndexByte(coded[:i], '\\') < 0 {
+			return coded[:i], true
 		}
 	}
-	if json.Unmarshal(inner, &c) != nil {
-		return
-	}
-	if c.Message.Usage != nil {
-		m.claude = m.claude.merge(*c.Message.Usage)
-	}
-	if c.Delta.StopReason != "" {
-		m.reading.StopReason = c.Delta.StopReason
-	}
-	if c.Metrics != nil {
-		if v, ok := c.Metrics.usage(); ok {
+	coded := text(member(payload, "bytes")) // written in another way
+	return []byte(coded), coded != ""
+}
+
+// part reads one document of a model's own stream format.
+func (m *Meter) part(doc []byte) {
+	s := m.scan(doc)
+	m.claudePart(s)
+	m.details(s.found)
+	if metrics, ok := s.found["amazon-bedrock-invocationMetrics"]; ok {
+		if v, ok := usageOf(AWS, metrics); ok {
 			m.metrics = v
 		}
+	}
+}
+
+// claudePart reads what message_start and message_delta tell. Other families have
+// members of these names and other types.
+func (m *Meter) claudePart(s *memberScanner) {
+	for _, raw := range [][]byte{member(s.found["message"], "usage"), s.found["usage"]} {
+		var u claudeUsage
+		if len(raw) > 0 && json.Unmarshal(raw, &u) == nil {
+			m.claude = m.claude.merge(u)
+		}
+	}
+	if id := text(member(s.found["message"], "id")); id != "" {
+		m.reading.ResponseID = id
+	}
+	if stop := text(member(s.found["delta"], "stop_reason")); stop != "" {
+		m.reading.StopReason, m.final = stop, true
 	}
 }
 
@@ -333,7 +401,7 @@ func (m *Meter) readFrames() {
 	}
 }
 
-var usageWord = []byte(`"usage"`)
+var usageWord, errorWord, terminal = []byte(`"usage"`), []byte(`"error"`), []byte(`"type":"response.`)
 
 // event looks at one server-sent event.
 func (m *Meter) event(name, data []byte) {
@@ -341,85 +409,74 @@ func (m *Meter) event(name, data []byte) {
 		m.reading.Whole = true
 		return
 	}
-	switch string(name) {
-	case "message_stop":
+	if string(name) == "message_stop" {
 		m.reading.Whole = true
-	case "error":
+	}
+	if !bytes.Contains(data, usageWord) && !bytes.Contains(data, errorWord) && string(name) != "error" &&
+		!bytes.HasPrefix(name, []byte("response.")) && !bytes.Contains(data, terminal) {
+		return // a delta: it tells nothing
+	}
+	s := m.scan(data)
+	kind := text(s.found["type"])
+	if failure := s.found["error"]; kind == "error" || string(name) == "error" || len(failure) > 0 && string(failure) != "null" {
 		m.reading.Exception = "error"
-	}
-	if !bytes.Contains(data, usageWord) && string(name) != "error" {
-		return
-	}
-	var e struct {
-		Type     string
-		Usage    json.RawMessage
-		Message  struct{ Usage *claudeUsage }
-		Response struct {
-			ID          string
-			Usage       *openAIUsage
-			ServiceTier string `json:"service_tier"`
-		}
-		ID          string
-		ServiceTier string `json:"service_tier"`
-		Delta       struct {
-			StopReason string `json:"stop_reason"`
-		}
-	}
-	if json.Unmarshal(data, &e) != nil {
-		return
-	}
-	switch e.Type {
-	case "message_start", "message_delta":
-		if e.Message.Usage != nil {
-			m.claude = m.claude.merge(*e.Message.Usage)
-		}
-		var u claudeUsage
-		if len(e.Usage) > 0 && json.Unmarshal(e.Usage, &u) == nil {
-			m.claude = m.claude.merge(u)
-		}
-		if e.Delta.StopReason != "" {
-			m.reading.StopReason = e.Delta.StopReason
-		}
-		return
-	case "response.completed", "response.incomplete", "response.failed":
-		m.reading.Whole = true
-		m.reading.ResponseID = e.Response.ID
-		if e.Response.ServiceTier != "" {
-			m.reading.Tier = tier(e.Response.ServiceTier)
-		}
-		if e.Response.Usage != nil {
-			if v, ok := e.Response.Usage.usage(); ok {
-				m.metrics = v
+		for _, code := range []string{text(s.found["code"]), text(member(failure, "type")), text(member(failure, "code"))} {
+			if code != "" {
+				m.reading.Exception = code
 			}
 		}
 		return
 	}
-	var u openAIUsage
-	if len(e.Usage) > 0 && json.Unmarshal(e.Usage, &u) == nil {
-		if v, ok := u.usage(); ok {
-			m.metrics = v
-		}
+	switch kind {
+	case "message_start", "message_delta":
+		m.claudePart(s)
+		return
+	case "message_stop":
+		m.reading.Whole = true
+		return
+	case "response.completed", "response.incomplete", "response.failed":
+		m.response(kind, data)
+		return
 	}
-	if e.ServiceTier != "" {
-		m.reading.Tier = tier(e.ServiceTier)
+	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
+		m.metrics = v
+		n, there := s.lengths["choices"]
+		m.final = there && n == 0 // the chunk of its own; others tell the usage so far
 	}
-	if e.ID != "" {
-		m.reading.ResponseID = e.ID
+	m.details(s.found)
+}
+
+// response reads the last event of a Responses stream, which holds the whole response.
+func (m *Meter) response(kind string, data []byte) {
+	m.reading.Whole = true
+	s := m.scan(member(data, "response"))
+	m.details(s.found)
+	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
+		m.metrics = v
+	}
+	if kind != "response.failed" {
+		return
+	}
+	m.reading.Exception = kind
+	if code := text(member(s.found["error"], "code")); code != "" {
+		m.reading.Exception = code
 	}
 }
 
 func (m *Meter) readEvents() {
 	r := &m.reading
+	if m.claude.ServiceTier != "" {
+		r.Tier = tier(m.claude.ServiceTier)
+	}
+	told, ok := m.metrics, m.metrics.Known
+	if m.route.Shape == Anthropic {
+		told, ok = m.claude.usage()
+	}
 	switch {
-	case m.metrics.Known:
-		r.Usage, r.From = m.metrics, "sse"
-	case m.route.Shape == Anthropic && r.Whole:
-		if v, ok := m.claude.usage(); ok {
-			r.Usage, r.From = v, "sse"
-		}
-		if m.claude.ServiceTier != "" {
-			r.Tier = tier(m.claude.ServiceTier)
-		}
+	case ok && (r.Whole || m.final):
+		r.Usage, r.From = told, "sse"
+	case r.Exception != "":
+		m.reason = "the stream ended with an error"
 	case !r.Whole:
 		m.reason = "the stream was cut before its usage"
 	default:
@@ -449,14 +506,11 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	}
 	var m Meter
 	for _, c := range chunks {
-		coded := base64.StdEncoding.EncodeToString(c)
-		m.chunk([]byte(`{"bytes":"` + coded + `"}`))
+		m.part(c)
 	}
-	if !m.metrics.Known {
-		return waybill.Usage{}, false
-	}
-	if split, ok := m.claude.usage(); ok {
+	split, ok := m.claude.usage()
+	if ok && m.metrics.Known {
 		return sameWrites(m.metrics, split), true
 	}
-	return m.metrics, true
+	return m.metrics, m.metrics.Known
 }

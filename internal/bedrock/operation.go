@@ -30,6 +30,7 @@ const (
 	GetResponse                   Operation = "GetResponse"
 	DeleteResponse                Operation = "DeleteResponse"
 	CancelResponse                Operation = "CancelResponse"
+	CompactResponse               Operation = "CompactResponse"
 	Messages                      Operation = "Messages"
 	CountMessageTokens            Operation = "CountMessageTokens"
 	ListModels                    Operation = "ListModels"
@@ -93,7 +94,7 @@ var served = map[waybill.Endpoint]string{
 	waybill.Runtime: "POST /model/{modelId}/{invoke,invoke-with-response-stream,converse,converse-stream,count-tokens}, " +
 		"POST /guardrail/{id}/version/{version}/apply, POST /guardrail-checks/invoke, POST and GET /async-invoke, " +
 		"POST /openai/v1/{chat/completions,responses}, GET, DELETE and POST /openai/v1/responses/{id}[/cancel], POST /anthropic/v1/messages",
-	waybill.Mantle: "POST /v1/{chat/completions,responses,embeddings}, POST /openai/v1/{chat/completions,responses}, " +
+	waybill.Mantle: "POST {/v1,/openai/v1}/{chat/completions,responses,responses/compact,embeddings}, " +
 		"GET, DELETE and POST {/v1,/openai/v1}/responses/{id}[/cancel], POST /anthropic/v1/messages[/count_tokens], GET /v1/models[/{model}]",
 }
 
@@ -173,6 +174,11 @@ func (r *Route) model(method string, parts []string) (bool, error) {
 	if len(parts) > 3 && !strings.HasPrefix(id, "arn:") || len(id) > 2048 {
 		return false, nil
 	}
+	for _, part := range strings.Split(id, "/") { // an escaped slash can hide a dot segment
+		if part == "" || part == "." || part == ".." {
+			return false, nil
+		}
+	}
 	*r = Route{Operation: n.op, Endpoint: r.Endpoint, Shape: AWS, Carrier: n.carrier, ModelID: waybill.ModelID(id),
 		Spends: n.spends, EventStream: n.stream}
 	return true, nil
@@ -181,7 +187,7 @@ func (r *Route) model(method string, parts []string) (bool, error) {
 func (r *Route) other(method string, parts []string) bool {
 	path := strings.Join(parts, "/")
 	switch {
-	case method == http.MethodPost && len(parts) == 5 && parts[0] == "guardrail" && parts[2] == "version" && parts[4] == "apply":
+	case method == http.MethodPost && isGuardrail(parts):
 		r.Operation = ApplyGuardrail
 	case method == http.MethodPost && path == "guardrail-checks/invoke":
 		r.Operation = InvokeGuardrailChecks
@@ -195,6 +201,14 @@ func (r *Route) other(method string, parts []string) bool {
 		return false
 	}
 	return true
+}
+
+// isGuardrail finds guardrail/{id or ARN}/version/{version}/apply, the ARN's slash
+// escaped or not.
+func isGuardrail(parts []string) bool {
+	n := len(parts)
+	return parts[0] == "guardrail" && parts[n-1] == "apply" && n >= 5 && parts[n-3] == "version" &&
+		(n == 5 || n == 6 && strings.HasPrefix(parts[1], "arn"))
 }
 
 func (r *Route) compatible(method string, parts []string) bool {
@@ -233,6 +247,8 @@ func (r *Route) compatible(method string, parts []string) bool {
 		r.Operation = CancelResponse
 	case r.Endpoint == waybill.Runtime:
 		return false
+	case method == http.MethodPost && rest == "responses/compact":
+		r.Operation, r.ModelInBody, r.Spends = CompactResponse, true, true
 	case method == http.MethodPost && rest == "embeddings":
 		r.Operation, r.ModelInBody, r.Spends = Embeddings, true, true
 	case method == http.MethodGet && rest == "models" && !prefixed:

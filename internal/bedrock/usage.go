@@ -1,9 +1,11 @@
 package bedrock
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/waybill-dev/waybill"
 )
@@ -31,6 +33,8 @@ func first(counts ...count) count {
 	}
 	return count{}
 }
+
+func larger(a, b count) count { return count{max(a.n, b.n), a.there || b.there} }
 
 // nativeUsage is Converse's usage, Nova's, and the metrics of the last chunk of
 // streamed Invoke calls: input excludes what was cached.
@@ -96,14 +100,15 @@ func (u claudeUsage) usage() (waybill.Usage, bool) {
 	return splitWrites(v, max(u.CacheCreation.n, u.ByLife.FiveMinutes.n+u.ByLife.Hour.n), 0, u.ByLife.Hour.n), true
 }
 
-// merge lets the later report of a stream win, member by member.
+// merge takes the larger report of a stream, member by member: they count up, and a
+// later one may leave out what an earlier one told.
 func (u claudeUsage) merge(later claudeUsage) claudeUsage {
-	u.InputTokens = first(later.InputTokens, u.InputTokens)
-	u.OutputTokens = first(later.OutputTokens, u.OutputTokens)
-	u.CacheCreation = first(later.CacheCreation, u.CacheCreation)
-	u.CacheRead = first(later.CacheRead, u.CacheRead)
-	u.ByLife.FiveMinutes = first(later.ByLife.FiveMinutes, u.ByLife.FiveMinutes)
-	u.ByLife.Hour = first(later.ByLife.Hour, u.ByLife.Hour)
+	u.InputTokens = larger(later.InputTokens, u.InputTokens)
+	u.OutputTokens = larger(later.OutputTokens, u.OutputTokens)
+	u.CacheCreation = larger(later.CacheCreation, u.CacheCreation)
+	u.CacheRead = larger(later.CacheRead, u.CacheRead)
+	u.ByLife.FiveMinutes = larger(later.ByLife.FiveMinutes, u.ByLife.FiveMinutes)
+	u.ByLife.Hour = larger(later.ByLife.Hour, u.ByLife.Hour)
 	if later.ServiceTier != "" {
 		u.ServiceTier = later.ServiceTier
 	}
@@ -136,7 +141,7 @@ type openAIUsage struct {
 
 func (u openAIUsage) usage() (waybill.Usage, bool) {
 	in, out := first(u.Prompt, u.Input), first(u.Completion, u.Output)
-	if !in.there {
+	if !in.there || !out.there && u.Total != in { // embeddings have no output
 		return waybill.Usage{}, false
 	}
 	cached := first(u.PromptDetails.Cached, u.InputDetails.Cached).n
@@ -150,7 +155,28 @@ func (u openAIUsage) usage() (waybill.Usage, bool) {
 	return v, true
 }
 
-// anyUsage reads a usage object of whichever family.
+// usageOf reads a usage object of the answers of a shape. Answers of AWS's shape hold
+// whatever the family of the model has.
+func usageOf(shape Shape, raw []byte) (waybill.Usage, bool) {
+	switch shape {
+	case OpenAI:
+		var u openAIUsage
+		if json.Unmarshal(raw, &u) != nil {
+			return waybill.Usage{}, false
+		}
+		return u.usage()
+	case Anthropic:
+		var u claudeUsage
+		if json.Unmarshal(raw, &u) != nil {
+			return waybill.Usage{}, false
+		}
+		return u.usage()
+	}
+	return anyUsage(raw)
+}
+
+// anyUsage reads a usage object of whichever family. The families that count what was
+// cached as input come with a total, Claude without.
 func anyUsage(raw []byte) (waybill.Usage, bool) {
 	var n nativeUsage
 	if json.Unmarshal(raw, &n) == nil {
@@ -159,16 +185,10 @@ func anyUsage(raw []byte) (waybill.Usage, bool) {
 		}
 	}
 	var o openAIUsage
-	if json.Unmarshal(raw, &o) == nil && o.Prompt.there {
+	if json.Unmarshal(raw, &o) == nil && (o.Prompt.there || o.Total.there) {
 		return o.usage()
 	}
-	var c claudeUsage
-	if json.Unmarshal(raw, &c) == nil {
-		if v, ok := c.usage(); ok {
-			return v, true
-		}
-	}
-	return waybill.Usage{}, false
+	return usageOf(Anthropic, raw)
 }
 
 // Token-count headers of unary Invoke answers.
@@ -187,18 +207,34 @@ func headerCount(h http.Header, name string) count {
 	return c
 }
 
-// headerUsage is the usage in the headers: input without what was cached.
-func headerUsage(h http.Header) (waybill.Usage, bool) {
+// headerUsage is the usage in the headers: input without what was cached. What they
+// leave out comes from the body: output, the life of caches, images. Without output in
+// either the usage is not known, but of embedding models, which have none.
+func headerUsage(h http.Header, body waybill.Usage, inBody, embeds bool) (waybill.Usage, bool) {
 	in, out := headerCount(h, inputCountHeader), headerCount(h, outputCountHeader)
-	if !in.there {
+	if !in.there || !out.there && !inBody && !embeds {
 		return waybill.Usage{}, false
 	}
-	v := waybill.NewUsage().With(waybill.Input, in.n).With(waybill.Output, out.n).
-		With(waybill.CacheRead, headerCount(h, cacheReadCountHeader).n)
-	return v.With(waybill.CacheWrite5m, headerCount(h, cacheWriteCountHeader).n), true
+	if !out.there {
+		out.n = body.Of(waybill.Output)
+	}
+	v := waybill.NewUsage().With(waybill.Input, in.n).With(waybill.Output, out.n)
+	read, written := headerCount(h, cacheReadCountHeader), headerCount(h, cacheWriteCountHeader)
+	if !read.there {
+		read.n = body.Of(waybill.CacheRead)
+	}
+	v = v.With(waybill.CacheRead, read.n).With(waybill.CacheWrite5m, written.n)
+	if !written.there {
+		for _, kind := range []waybill.Kind{waybill.CacheWrite5m, waybill.CacheWrite30m, waybill.CacheWrite1h} {
+			v = v.With(kind, body.Of(kind))
+		}
+	}
+	v = sameWrites(v, body).With(waybill.OutputImage, body.Of(waybill.OutputImage))
+	v.Reasoning = body.Reasoning
+	return v, true
 }
 
-// familyMembers are top-level counts of families that have no usage object.
+// familyUsage is the usage of families that have top-level counts and no usage object.
 func familyUsage(found map[string][]byte) (waybill.Usage, bool) {
 	get := func(name string) count {
 		var c count
@@ -223,4 +259,48 @@ func familyUsage(found map[string][]byte) (waybill.Usage, bool) {
 		return waybill.NewUsage().With(waybill.Input, in.n).With(waybill.Output, out), true
 	}
 	return waybill.Usage{}, false
+}
+
+// guardrailUnits adds up the text units of the policies in ApplyGuardrail's usage, in
+// that of InvokeGuardrailChecks, or anywhere in a trace. Units that are free, and
+// images, are not among them.
+func guardrailUnits(raw []byte) int64 {
+	var v any
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return 0
+	}
+	var sum func(v any) int64
+	sum = func(v any) (total int64) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, inner := range v {
+				if n, ok := inner.(json.Number); !ok {
+					total += sum(inner)
+				} else if strings.HasSuffix(name, "PolicyUnits") || name == "textUnits" {
+					var c count
+					_ = c.UnmarshalJSON([]byte(n)) // it has no error
+					total += c.n
+				}
+			}
+		case []any:
+			for _, inner := range v {
+				total += sum(inner)
+			}
+		}
+		return total
+	}
+	return sum(v)
+}
+
+// errorCode is AWS's name of an error: the header's, else the body's.
+func errorCode(h http.Header, found map[string][]byte) string {
+	name, _, _ := strings.Cut(h.Get("X-Amzn-Errortype"), ":")
+	for _, other := range []string{text(found["__type"]), text(member(found["error"], "code")), text(member(found["error"], "type")), text(found["code"])} {
+		if name == "" {
+			name = other[strings.IndexByte(other, '#')+1:]
+		}
+	}
+	return name
 }
