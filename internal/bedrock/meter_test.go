@@ -1,0 +1,426 @@
+package bedrock_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/bedrock"
+)
+
+func route(op bedrock.Operation) bedrock.Route {
+	r := bedrock.Route{Operation: op, Endpoint: waybill.Runtime, Spends: true}
+	switch op {
+	case bedrock.ChatCompletions, bedrock.Responses, bedrock.Embeddings:
+		r.Shape, r.ModelInBody = bedrock.OpenAI, true
+	case bedrock.GetResponse:
+		r.Shape, r.Spends = bedrock.OpenAI, false
+	case bedrock.Messages:
+		r.Shape, r.ModelInBody = bedrock.Anthropic, true
+	case bedrock.ConverseStream, bedrock.InvokeModelWithResponseStream:
+		r.EventStream = true
+	case bedrock.CountTokens, bedrock.ApplyGuardrail, bedrock.InvokeGuardrailChecks:
+		r.Spends = false
+	}
+	return r
+}
+
+// answer is what a meter sees.
+type answer struct {
+	route  bedrock.Route
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answer) read(pieces ...int) bedrock.Reading {
+	m := bedrock.NewMeter(a.route, a.status, a.header)
+	left := a.body
+	for i := 0; len(left) > 0; i++ {
+		n := len(left)
+		if len(pieces) > 0 {
+			n = min(n, max(1, pieces[i%len(pieces)]))
+		}
+		m.Write(left[:n])
+		left = left[n:]
+	}
+	return m.Read()
+}
+
+// check reads the answer in one piece, byte by byte and cut in two at every place, and
+// compares.
+func check(t *testing.T, a answer, want bedrock.Reading) {
+	t.Helper()
+	got := a.read()
+	if diff := cmp.Diff(fields(want), fields(got)); diff != "" {
+		t.Errorf("reading (-want +got):\n%s", diff)
+	}
+	if byByte := a.read(1); byByte != got {
+		t.Errorf("byte by byte: %v\nin one piece: %v", fields(byByte), fields(got))
+	}
+	for i := 1; i < len(a.body); i++ {
+		if cut := a.read(i, len(a.body)); cut != got {
+			t.Fatalf("cut at %d: %v\nin one piece: %v", i, fields(cut), fields(got))
+		}
+	}
+}
+
+// fields is a reading as text, without what is empty.
+func fields(r bedrock.Reading) map[string]string {
+	m := map[string]string{"usage": usageText(r.Usage), "from": r.From, "tier": r.Tier, "latency": r.LatencyMode, "stop": r.StopReason, "id": r.ResponseID,
+		"whole": fmt.Sprint(r.Whole), "exception": r.Exception, "error": r.ErrorCode, "guardrail": fmt.Sprint(r.GuardrailUnits),
+		"unknown operation": fmt.Sprint(r.UnknownOperation), "background": fmt.Sprint(r.Background)}
+	maps.DeleteFunc(m, func(_, v string) bool { return v == "" || v == "false" || v == "0" })
+	return m
+}
+
+func usageText(u waybill.Usage) string {
+	b, err := u.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func usage(text string) (u waybill.Usage) {
+	if err := json.Unmarshal([]byte(text), &u); err != nil {
+		panic(err)
+	}
+	return u
+}
+
+func headers(pairs ...string) http.Header {
+	h := http.Header{"Content-Type": {"application/json"}}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Set(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func tokens(pairs ...string) http.Header {
+	h := headers()
+	for i := 0; i < len(pairs); i += 2 {
+		h.Set("X-Amzn-Bedrock-"+pairs[i]+"-Token-Count", pairs[i+1])
+	}
+	return h
+}
+
+// The families of models tell their usage each in its own way.
+func TestUnaryUsage(t *testing.T) {
+	tests := []struct {
+		name   string
+		op     bedrock.Operation
+		header http.Header
+		body   string
+		want   bedrock.Reading
+	}{
+		{"Converse", bedrock.Converse, headers(),
+			`{"output":{"message":{"role":"assistant","content":[{"text":"a \"usage\": {}"}]}},"stopReason":"end_turn","metrics":{"latencyMs":5},
+			  "usage":{"inputTokens":22,"outputTokens":57,"totalTokens":79,"cacheReadInputTokens":7,"cacheWriteInputTokens":140,
+			  "cacheDetails":[{"ttl":"1h","inputTokens":100},{"ttl":"5m","inputTokens":40}],"serverToolUsage":{},"cacheReadInputTokenCount":7,"cacheWriteInputTokenCount":140},
+			  "serviceTier":{"type":"flex"},"performanceConfig":{"latency":"optimized"}}`,
+			bedrock.Reading{Usage: usage(`{"input":22,"output":57,"cache_read":7,"cache_write_5m":40,"cache_write_1h":100}`), From: "body", Tier: "flex", LatencyMode: "optimized", StopReason: "end_turn", Whole: true}},
+		{"Converse, guardrail in the trace", bedrock.Converse, headers(),
+			`{"stopReason":"guardrail_intervened","usage":{"inputTokens":0,"outputTokens":0,"totalTokens":0},"trace":{"guardrail":{
+			  "inputAssessment":{"g1":{"invocationMetrics":{"usage":{"topicPolicyUnits":1,"contentPolicyUnits":2,"sensitiveInformationPolicyFreeUnits":9}}}},
+			  "outputAssessments":{"g1":[{"invocationMetrics":{"usage":{"topicPolicyUnits":4}}}]}}}}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "body", StopReason: "guardrail_intervened", GuardrailUnits: 7, Whole: true}},
+		{"Claude, headers and body", bedrock.InvokeModel, tokens("Input", "3", "Output", "15", "Cache-Write-Input", "50", "Cache-Read-Input", "2"),
+			`{"id":"msg_1","type":"message","usage":{"input_tokens":3,"output_tokens":14,"cache_creation_input_tokens":50,"cache_read_input_tokens":2,
+			  "cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":40}},"stop_reason":"end_turn"}`,
+			bedrock.Reading{Usage: usage(`{"input":3,"output":15,"cache_read":2,"cache_write_5m":10,"cache_write_1h":40}`), From: "headers", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}},
+		{"Claude, body alone", bedrock.InvokeModel, headers(), `{"usage":{"input_tokens":3,"output_tokens":14,"cache_creation_input_tokens":50}}`,
+			bedrock.Reading{Usage: usage(`{"input":3,"output":14,"cache_write_5m":50}`), From: "body", Whole: true}},
+		{"Nova", bedrock.InvokeModel, headers(), `{"output":{},"usage":{"inputTokens":4,"outputTokens":5,"totalTokens":9,"cacheReadInputTokenCount":1,"cacheWriteInputTokenCount":2}}`,
+			bedrock.Reading{Usage: usage(`{"input":4,"output":5,"cache_read":1,"cache_write_5m":2}`), From: "body", Whole: true}},
+		{"Titan text", bedrock.InvokeModel, headers(), `{"inputTextTokenCount":7,"results":[{"tokenCount":20,"outputText":"x"},{"tokenCount":3}]}`,
+			bedrock.Reading{Usage: usage(`{"input":7,"output":23}`), From: "body", Whole: true}},
+		{"Titan embeddings", bedrock.InvokeModel, headers(), `{"embedding":[0.1,-2e-3],"inputTextTokenCount":5}`,
+			bedrock.Reading{Usage: usage(`{"input":5}`), From: "body", Whole: true}},
+		{"Nova embeddings", bedrock.InvokeModel, headers(), `{"embeddings":[{}],"inputTokenCount":5}`, bedrock.Reading{Usage: usage(`{"input":5}`), From: "body", Whole: true}},
+		{"Cohere embeddings, header alone", bedrock.InvokeModel, tokens("Input", "9"), `{"embeddings":[[0.1]],"id":"e1","texts":["x"]}`,
+			bedrock.Reading{Usage: usage(`{"input":9}`), From: "headers", ResponseID: "e1", Whole: true}},
+		{"Cohere Command, headers alone", bedrock.InvokeModel, tokens("Input", "9", "Output", "1"), `{"generations":[{"text":"x"}]}`,
+			bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Whole: true}},
+		{"Cohere Command, no headers", bedrock.InvokeModel, headers(), `{"generations":[{"text":"x"}]}`,
+			bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"half of the headers", bedrock.InvokeModel, tokens("Input", "9"), `{"generations":[{"text":"x"}]}`,
+			bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"rerank", bedrock.InvokeModel, headers(), `{"results":[{"index":0,"relevance_score":0.9}]}`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"Llama", bedrock.InvokeModel, headers(), `{"generation":"x","prompt_token_count":11,"generation_token_count":12,"stop_reason":"stop"}`,
+			bedrock.Reading{Usage: usage(`{"input":11,"output":12}`), From: "body", StopReason: "stop", Whole: true}},
+		{"Jamba, Mistral chat, gpt-oss", bedrock.InvokeModel, headers(), `{"id":"c1","choices":[{}],"usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}`,
+			bedrock.Reading{Usage: usage(`{"input":10,"output":4}`), From: "body", ResponseID: "c1", Whole: true}},
+		{"images", bedrock.InvokeModel, headers(), `{"images":["aGk=", "aG,8="],"error":null}`, bedrock.Reading{Usage: usage(`{"output_image":2}`), From: "body", Whole: true}},
+		{"no images", bedrock.InvokeModel, headers(), `{"images":[ ],"error":"filtered"}`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"a body that is cut, after headers", bedrock.InvokeModel, tokens("Input", "9", "Output", "1"), `{"generations":[{"te`,
+			bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers"}},
+		{"a body that is cut", bedrock.Converse, headers(), `{"output":{},"usage":{"inputTokens":1`, bedrock.Reading{From: "the answer was cut"}},
+		{"compressed, after headers", bedrock.InvokeModel, func() http.Header {
+			h := tokens("Input", "9", "Output", "1")
+			h.Set("Content-Encoding", "gzip")
+			return h
+		}(), "\x1f\x8b", bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers"}},
+		{"compressed", bedrock.Converse, headers("Content-Encoding", "gzip"), "\x1f\x8b", bedrock.Reading{From: "unmetered: the answer is encoded as gzip"}},
+		{"Chat Completions", bedrock.ChatCompletions, headers(), `{"id":"chatcmpl-1","choices":[{"message":{"content":"hi"}}],"service_tier":"default",
+			"usage":{"prompt_tokens":100,"completion_tokens":20,"total_tokens":120,"prompt_tokens_details":{"cached_tokens":60,"cache_write_tokens":10},"completion_tokens_details":{"reasoning_tokens":8}}}`,
+			bedrock.Reading{Usage: usage(`{"input":30,"output":20,"cache_read":60,"cache_write_30m":10,"reasoning":8}`), From: "body", Tier: "standard", ResponseID: "chatcmpl-1", Whole: true}},
+		{"more cached than read", bedrock.ChatCompletions, headers(), `{"usage":{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":60}}}`,
+			bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"Responses", bedrock.Responses, headers(), `{"id":"resp_1","status":"completed","usage":{"input_tokens":100,"input_tokens_details":{"cached_tokens":60},"output_tokens":20,"total_tokens":120,
+			"output_tokens_details":{"reasoning_tokens":8}},"billing":{"payer":"developer"},"service_tier":"priority"}`,
+			bedrock.Reading{Usage: usage(`{"input":40,"output":20,"cache_read":60,"reasoning":8}`), From: "body", Tier: "priority", ResponseID: "resp_1", Whole: true}},
+		{"Responses in the background", bedrock.Responses, headers(), `{"id":"resp_1","status":"queued","background":true,"usage":null}`,
+			bedrock.Reading{From: "the response is made in the background: a later look at it tells", ResponseID: "resp_1", Whole: true}},
+		{"a look at it", bedrock.GetResponse, headers(), `{"id":"resp_1","status":"completed","background":true,"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
+			bedrock.Reading{Usage: usage(`{"input":9,"output":2}`), From: "body", ResponseID: "resp_1", Background: true, Whole: true}},
+		{"a look at one that was metered", bedrock.GetResponse, headers(), `{"id":"resp_1","status":"completed","background":false,"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "free of charge", ResponseID: "resp_1", Whole: true}},
+		{"Embeddings", bedrock.Embeddings, headers(), `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`, bedrock.Reading{Usage: usage(`{"input":8}`), From: "body", Whole: true}},
+		{"Messages", bedrock.Messages, headers(), `{"id":"msg_1","type":"message","stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":6,"cache_read_input_tokens":100,"service_tier":"standard"}}`,
+			bedrock.Reading{Usage: usage(`{"input":5,"output":6,"cache_read":100}`), From: "body", Tier: "standard", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}},
+		{"ApplyGuardrail", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":1,"contentPolicyUnits":2,"sensitiveInformationPolicyFreeUnits":4,"contentPolicyImageUnits":8},"action":"NONE"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "guardrail", GuardrailUnits: 3, Whole: true}},
+		{"InvokeGuardrailChecks", bedrock.InvokeGuardrailChecks, headers(), `{"usage":{"contentFilter":{"textUnits":2},"promptAttack":{"textUnits":1}}}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "guardrail", GuardrailUnits: 3, Whole: true}},
+		{"CountTokens", bedrock.CountTokens, headers(), `{"inputTokens":12}`, bedrock.Reading{Usage: usage(`{}`), From: "free of charge", Whole: true}},
+		{"StartAsyncInvoke", bedrock.StartAsyncInvoke, headers(), `{"invocationArn":"arn:aws:bedrock:us-east-1:111122223333:async-invoke/a1b2c3d4e5f6"}`,
+			bedrock.Reading{From: "unmetered: the result goes to S3", Whole: true}},
+		{"a path that AWS does not know", bedrock.Converse, headers(), `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "AWS does not know this path", UnknownOperation: true, Whole: true}},
+		{"counts that are none", bedrock.Converse, headers(), `{"usage":{"inputTokens":-1,"outputTokens":1.5}}`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"an array", bedrock.Converse, headers(), `[{"usage":{"inputTokens":1,"outputTokens":1}}]`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"nothing", bedrock.Converse, headers(), ``, bedrock.Reading{From: "the answer was cut"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			check(t, answer{route(tt.op), 200, tt.header, []byte(tt.body)}, tt.want)
+		})
+	}
+}
+
+// Base64 of many megabytes passes without being kept.
+func TestImageLargerThanTheScannerKeeps(t *testing.T) {
+	big := strings.Repeat("QUJD", 1<<20)
+	a := answer{route(bedrock.InvokeModel), 200, headers(), []byte(`{"images":["` + big + `","` + big + `"]}`)}
+	if got := a.read(32 << 10); got.Usage.Of(waybill.OutputImage) != 2 {
+		t.Errorf("usage %s, from %q", usageText(got.Usage), got.From)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	tests := []struct {
+		name   string
+		status int
+		header http.Header
+		body   string
+		want   bedrock.Reading
+	}{
+		{"refused", 400, headers("x-amzn-ErrorType", "ValidationException:http://internal.example/"), `{"message":"x"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "refused by AWS", ErrorCode: "ValidationException", Whole: true}},
+		{"throttled", 429, headers(), `{"__type":"com.amazon.coral#ThrottlingException","message":"x"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "refused by AWS", ErrorCode: "ThrottlingException", Whole: true}},
+		{"OpenAI's shape", 404, headers(), `{"error":{"message":"x","type":"invalid_request_error","code":"model_not_found"}}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "refused by AWS", ErrorCode: "model_not_found", Whole: true}},
+		{"Anthropic's shape", 529, headers(), `{"type":"error","error":{"type":"overloaded_error","message":"x"}}`,
+			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "overloaded_error", Whole: true}},
+		{"an error that is a string", 403, headers(), `{"error":"no"}`, bedrock.Reading{Usage: usage(`{}`), From: "refused by AWS", Whole: true}},
+		{"the model took too long", 408, headers("x-amzn-ErrorType", "ModelTimeoutException"), `{}`,
+			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "ModelTimeoutException", Whole: true}},
+		{"the model failed", 424, headers("x-amzn-ErrorType", "ModelErrorException"), `{}`,
+			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "ModelErrorException", Whole: true}},
+		{"AWS failed", 500, headers("x-amzn-ErrorType", "InternalServerException"), `{}`,
+			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "InternalServerException", Whole: true}},
+		{"a balancer's page", 502, headers("Content-Type", "text/html"), `<html>`, bedrock.Reading{From: "the call failed after it may have begun"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			check(t, answer{route(bedrock.Converse), tt.status, tt.header, []byte(tt.body)}, tt.want)
+		})
+	}
+}
+
+// message is one frame, made by the SDK's encoder.
+func message(kind, name, payload string) []byte {
+	var m eventstream.Message
+	m.Headers.Set(":"+kind+"-type", eventstream.StringValue(name))
+	m.Headers.Set(":content-type", eventstream.StringValue("application/json"))
+	m.Headers.Set(":message-type", eventstream.StringValue(kind))
+	m.Payload = []byte(payload)
+	var b bytes.Buffer
+	if err := eventstream.NewEncoder().Encode(&b, m); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func event(name, payload string) []byte { return message("event", name, payload) }
+
+// part is one chunk of a streamed Invoke answer.
+func part(doc string) []byte {
+	return event("chunk", `{"bytes":"`+base64.StdEncoding.EncodeToString([]byte(doc))+`","p":"abcdef"}`)
+}
+
+func eventStream(op bedrock.Operation, frames ...[]byte) answer {
+	return answer{route(op), 200, headers("Content-Type", "application/vnd.amazon.eventstream"), bytes.Join(frames, nil)}
+}
+
+func TestEventStreams(t *testing.T) {
+	start := part(`{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":3,"cache_creation_input_tokens":50,"cache_read_input_tokens":2,
+		"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":40},"output_tokens":1}}}`)
+	delta := part(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hello \"usage\""}}`)
+	end := part(`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":8}}`)
+	metrics := `"amazon-bedrock-invocationMetrics":{"inputTokenCount":3,"outputTokenCount":9,"invocationLatency":5,"firstByteLatency":1,"cacheReadInputTokenCount":2,"cacheWriteInputTokenCount":50}`
+	stop := part(`{"type":"message_stop",` + metrics + `}`)
+	throttled := message("exception", "throttlingException", `{"message":"slow"}`)
+	const invoke, converse = bedrock.InvokeModelWithResponseStream, bedrock.ConverseStream
+	metadata := event("metadata", `{"metrics":{"latencyMs":5},"p":"ab","usage":{"inputTokens":10,"outputTokens":20,"totalTokens":30,"cacheWriteInputTokens":7,"cacheDetails":[{"ttl":"1h","inputTokens":7}]},"serviceTier":{"type":"default"}}`)
+	known := usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":10,"cache_write_1h":40}`)
+	var failure eventstream.Message
+	failure.Headers.Set(":message-type", eventstream.StringValue("error"))
+	failure.Headers.Set(":error-code", eventstream.StringValue("InternalFailure"))
+	var failed bytes.Buffer
+	if err := eventstream.NewEncoder().Encode(&failed, failure); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		answer answer
+		want   bedrock.Reading
+	}{
+		{"Claude: metrics count, the start tells the life of caches", eventStream(invoke, start, delta, end, stop),
+			bedrock.Reading{Usage: known, From: "metrics", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}},
+		{"cut before the metrics", eventStream(invoke, start, delta, end), bedrock.Reading{From: "the stream was cut before its usage", StopReason: "end_turn", ResponseID: "msg_1"}},
+		{"cut within the last frame", eventStream(invoke, start, stop[:len(stop)-1]), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "msg_1"}},
+		{"an exception", eventStream(invoke, start, delta, throttled), bedrock.Reading{From: "the stream ended with an exception", Exception: "throttlingException", ResponseID: "msg_1", Whole: true}},
+		{"an exception after the metrics", eventStream(invoke, stop, throttled), bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", Exception: "throttlingException", Whole: true}},
+		{"an error", eventStream(invoke, failed.Bytes()), bedrock.Reading{From: "the stream ended with an exception", Exception: "InternalFailure", Whole: true}},
+		{"a family whose message is text", eventStream(invoke, part(`{"message":"hi","delta":"x","type":7,`+metrics+`}`)),
+			bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", Whole: true}},
+		{"a chunk in other spacing", eventStream(invoke, event("chunk", `{"p":"abc", "bytes" : "`+base64.StdEncoding.EncodeToString([]byte(`{`+metrics+`}`))+`"}`)),
+			bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", Whole: true}},
+		{"text that speaks of metrics", eventStream(invoke, part(`{"outputText":"\"amazon-bedrock-invocationMetrics\":{\"inputTokenCount\":1}"}`)), bedrock.Reading{From: "the stream was cut before its usage"}},
+		{"base64 that is none", eventStream(invoke, event("chunk", `{"bytes":"!!!!"}`)), bedrock.Reading{From: "the stream was cut before its usage"}},
+		{"Converse: metadata follows messageStop", eventStream(converse, event("messageStart", `{"role":"assistant"}`), event("contentBlockDelta", `{"delta":{"text":"hi"}}`),
+			event("messageStop", `{"stopReason":"tool_use","p":"a"}`), event("ofTheFuture", `{}`), metadata),
+			bedrock.Reading{Usage: usage(`{"input":10,"output":20,"cache_write_1h":7}`), From: "metadata", Tier: "standard", StopReason: "tool_use", Whole: true}},
+		{"Converse, cut after messageStop", eventStream(converse, event("messageStop", `{"stopReason":"end_turn"}`)), bedrock.Reading{From: "the stream was cut before its usage", StopReason: "end_turn"}},
+		{"not a stream", eventStream(converse, []byte("<html>oh no</html>")), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"a frame that was changed", eventStream(converse, bytes.Replace(metadata, []byte("20"), []byte("21"), 1)), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"a frame of gigabytes", eventStream(converse, []byte{0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xd1, 0x49, 0x09, 0x1a}), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"nothing", eventStream(converse), bedrock.Reading{From: "the stream was cut before its usage"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { check(t, tt.answer, tt.want) })
+	}
+}
+
+func sse(op bedrock.Operation, body string) answer {
+	return answer{route(op), 200, headers("Content-Type", "text/event-stream; charset=utf-8"), []byte(body)}
+}
+
+func TestServerSentEvents(t *testing.T) {
+	const (
+		chatDelta = "data: {\"id\":\"c1\",\"choices\":[{\"delta\":{\"content\":\"say \\\"usage\\\" and \\\"error\\\"\"}}],\"usage\":null}\n\n"
+		chatUsage = "data: {\"id\":\"c1\",\"choices\":[],\"service_tier\":\"flex\",\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n"
+		soFar     = "data: {\"id\":\"c1\",\"choices\":[{}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":1,\"total_tokens\":11}}\n\n"
+		done      = "data: [DONE]\n\n"
+		created   = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"usage\":null,\"error\":null}}\n\n"
+		completed = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"service_tier\":\"default\",\"error\":null,\"usage\":{\"input_tokens\":16,\"input_tokens_details\":{\"cached_tokens\":6},\"output_tokens\":11,\"output_tokens_details\":{\"reasoning_tokens\":3},\"total_tokens\":27}}}\n\n"
+		start     = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1,\"cache_creation_input_tokens\":3,\"cache_creation\":{\"ephemeral_1h_input_tokens\":3},\"service_tier\":\"standard\"}}}\n\n"
+		end       = "event: message_delta\r\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":0,\"output_tokens\":9}}\r\n\r\n"
+		stop      = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+	)
+	messages := bedrock.Reading{Usage: usage(`{"input":7,"output":9,"cache_write_1h":3}`), From: "sse", Tier: "standard", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}
+	tests := []struct {
+		name   string
+		answer answer
+		want   bedrock.Reading
+	}{
+		{"Chat", sse(bedrock.ChatCompletions, ": hello\n\n"+chatDelta+chatUsage+done), bedrock.Reading{Usage: usage(`{"input":6,"output":5,"cache_read":4}`), From: "sse", Tier: "flex", ResponseID: "c1", Whole: true}},
+		{"Chat without usage", sse(bedrock.ChatCompletions, chatDelta+done), bedrock.Reading{From: "unmetered: the stream ended without usage", ResponseID: "c1", Whole: true}},
+		{"Chat, cut", sse(bedrock.ChatCompletions, chatDelta), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "c1"}},
+		{"Chat, cut after its usage", sse(bedrock.ChatCompletions, chatDelta+chatUsage), bedrock.Reading{Usage: usage(`{"input":6,"output":5,"cache_read":4}`), From: "sse", Tier: "flex", ResponseID: "c1"}},
+		{"Chat, cut after the usage so far", sse(bedrock.ChatCompletions, soFar+chatDelta), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "c1"}},
+		{"Chat, an error", sse(bedrock.ChatCompletions, chatDelta+"data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"code\":null}}\n\n"),
+			bedrock.Reading{From: "the stream ended with an error", Exception: "server_error", ResponseID: "c1"}},
+		{"Responses", sse(bedrock.Responses, created+completed), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Whole: true}},
+		{"Responses without event names", sse(bedrock.Responses, strings.ReplaceAll(completed, "event: response.completed\n", "")), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Whole: true}},
+		{"Responses, failed", sse(bedrock.Responses, "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"id\":\"resp_1\",\"error\":{\"code\":\"server_error\"}}}\n\n"),
+			bedrock.Reading{From: "the stream ended with an error", Exception: "server_error", ResponseID: "resp_1", Whole: true}},
+		{"Messages", sse(bedrock.Messages, start+"event: ping\ndata: {\"type\": \"ping\"}\n\n"+end+stop), messages},
+		{"Messages, the last blank line missing", sse(bedrock.Messages, start+end+strings.TrimSpace(stop)), messages},
+		{"Messages, cut", sse(bedrock.Messages, start), bedrock.Reading{From: "the stream was cut before its usage", Tier: "standard", ResponseID: "msg_1"}},
+		{"Messages, an error", sse(bedrock.Messages, start+"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n"),
+			bedrock.Reading{From: "the stream ended with an error", Tier: "standard", Exception: "overloaded_error", ResponseID: "msg_1"}},
+		{"data in two lines", sse(bedrock.ChatCompletions, "data: {\"choices\":[],\ndata: \"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n"+done), bedrock.Reading{Usage: usage(`{"input":1,"output":2}`), From: "sse", Whole: true}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { check(t, tt.answer, tt.want) })
+	}
+}
+
+// Callers who did not ask for usage see the stream as if nobody had, however it is cut.
+func TestUsageFilter(t *testing.T) {
+	const (
+		first = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\"\"}}],\"usage\":null}\n\n"
+		usage = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
+		empty = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n"
+		both  = "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
+		done  = "data: [DONE]\n\n"
+	)
+	long := "data: \"" + strings.Repeat("x", 100<<10) + "\"\n\n"
+	tests := []struct{ in, want string }{
+		{empty + first + usage + done, empty + first + done},
+		{first + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + done},
+		{first + strings.TrimSpace(usage), first},
+		{first + both + done, first + both + done},
+		{long + first + usage + long + usage + done, long + first + long + done},
+		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		for _, size := range []int{1, 2, 3, 7, 64, 4096, 1 << 20} {
+			var f bedrock.UsageFilter
+			var got []byte
+			for left := []byte(tt.in); len(left) > 0; {
+				n := min(size, len(left))
+				got = append(got, f.Filter(left[:n])...)
+				left = left[n:]
+			}
+			got = append(got, f.End()...)
+			if string(got) != tt.want {
+				t.Errorf("in pieces of %d: %.300q, want %.300q", size, got, tt.want)
+			}
+		}
+	}
+}
+
+// The log keeps an answer as one object, or as the array of its chunks.
+func TestBodyUsage(t *testing.T) {
+	tests := []struct{ body, want string }{
+		{`{"usage":{"inputTokens":4,"outputTokens":38,"totalTokens":42}}`, `{"input":4,"output":38}`},
+		{`{"usage":{"input_tokens":4,"output_tokens":3,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}`, `{"input":4,"output":3,"cache_write_1h":5}`},
+		{`{"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":3,"total_tokens":13}}`, `{"input":6,"output":3,"cache_read":4}`},
+		{`{"inputTextTokenCount":7,"results":[{"tokenCount":20}]}`, `{"input":7,"output":20}`},
+		{`[{"type":"message_start","message":{"usage":{"input_tokens":1,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}},
+		   {"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":1,"outputTokenCount":2,"cacheWriteInputTokenCount":5}}]`, `{"input":1,"output":2,"cache_write_1h":5}`},
+		{`[{"type":"message_start","message":{"usage":{"input_tokens":1}}}]`, `null`},
+		{`{"choices":[]}`, `null`}, {`[`, `null`}, {`"x"`, `null`}, {``, `null`},
+	}
+	for _, tt := range tests {
+		got, ok := bedrock.BodyUsage([]byte(tt.body))
+		if usageText(got) != tt.want || ok != (tt.want != "null") {
+			t.Errorf("%s: %s, %v; want %s", tt.body, usageText(got), ok, tt.want)
+		}
+	}
+}
