@@ -61,7 +61,7 @@ Exit codes: 0 done, 1 failed, 2 misused, 3 done and the news is bad.`,
 		return 3
 	}
 	fmt.Fprintln(stderr, "waybill:", message(err))
-	if waybill.KindOf(err) == waybill.Misused || root.Find == nil {
+	if waybill.KindOf(err) == waybill.Misused {
 		return 2
 	}
 	if _, _, findErr := root.Find(args); findErr != nil {

@@ -72,6 +72,7 @@ type Summary struct {
 	Total   string
 	Bedrock string            // Bedrock's part of it
 	ByType  map[string]string // by usage type, or by line item type where there is none
+	ByWhom  map[string]string // by IAM principal
 	Rows    int
 }
 
@@ -223,7 +224,7 @@ func (o *ExportOptions) extraRow(month time.Time, e ExtraRow) billRow {
 }
 
 func summarize(rows []billRow) Summary {
-	total, bedrock, by := new(big.Rat), new(big.Rat), make(map[string]*big.Rat)
+	total, bedrock, by, whom := new(big.Rat), new(big.Rat), make(map[string]*big.Rat), make(map[string]*big.Rat)
 	for _, r := range rows {
 		cost := rat(fmt.Sprintf("%.10f", r.UnblendedCost))
 		total.Add(total, cost)
@@ -238,10 +239,17 @@ func summarize(rows []billRow) Summary {
 			by[name] = new(big.Rat)
 		}
 		by[name].Add(by[name], cost)
+		if whom[r.Principal] == nil {
+			whom[r.Principal] = new(big.Rat)
+		}
+		whom[r.Principal].Add(whom[r.Principal], cost)
 	}
-	s := Summary{Total: decimal(total, 10), Bedrock: decimal(bedrock, 10), ByType: make(map[string]string), Rows: len(rows)}
+	s := Summary{Total: decimal(total, 10), Bedrock: decimal(bedrock, 10), ByType: make(map[string]string), ByWhom: make(map[string]string), Rows: len(rows)}
 	for k, v := range by {
 		s.ByType[k] = decimal(v, 10)
+	}
+	for k, v := range whom {
+		s.ByWhom[k] = decimal(v, 10)
 	}
 	return s
 }

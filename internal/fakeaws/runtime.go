@@ -558,8 +558,12 @@ func (a *admitted) stream(w *World, rw http.ResponseWriter, out io.Writer, r *ht
 			out.Write(Frame("exception", exception, encode(obj{"message": "the stream failed"})))
 			return false
 		}
-		if w.config.Pace > 0 && i > 0 {
-			time.Sleep(w.config.Pace)
+		pace := w.config.Pace
+		if w.config.PaceFor != nil {
+			pace += w.config.PaceFor(*call)
+		}
+		if pace > 0 && i > 0 {
+			time.Sleep(pace)
 		}
 		if r.Context().Err() != nil {
 			return true

@@ -47,6 +47,8 @@ type Config struct {
 	STSPerSecond int
 	// Pace delays each chunk of a streamed answer; 0 means none.
 	Pace time.Duration
+	// PaceFor delays each chunk of one call's stream, on top of Pace; nil means none.
+	PaceFor func(Call) time.Duration
 	// Latency delays each answer; 0 means none.
 	Latency time.Duration
 	// Chunks is how many content chunks a streamed answer has; 0 means four.
