@@ -160,7 +160,7 @@ func modelMember(r Route) string {
 // names: encoding/json would take another case for the same.
 func member(v jsontext.Value, name string) jsontext.Value {
 	var m map[string]json.RawMessage
-	if json.Unmarshal(v, &m) != nil {
+	if len(v) == 0 || json.Unmarshal(v, &m) != nil {
 		return nil
 	}
 	return jsontext.Value(m[name])
@@ -168,7 +168,7 @@ func member(v jsontext.Value, name string) jsontext.Value {
 
 func text(v jsontext.Value) string {
 	var s string
-	if json.Unmarshal(v, &s) != nil {
+	if len(v) == 0 || json.Unmarshal(v, &s) != nil {
 		return ""
 	}
 	return s

@@ -348,8 +348,14 @@ func bytesMember(payload []byte) ([]byte, bool) {
 	return []byte(coded), coded != ""
 }
 
+// ownWord begins the names of the members that Bedrock adds to a model's own.
+var ownWord = []byte(`"amazon-bedrock-`)
+
 // part reads one document of a model's own stream format.
 func (m *Meter) part(doc []byte) {
+	if !bytes.Contains(doc, ownWord) && !bytes.Contains(doc, usageWord) {
+		return // a piece of text
+	}
 	s := m.scan(doc)
 	m.claudePart(s)
 	m.details(s.found)
@@ -401,7 +407,7 @@ func (m *Meter) readFrames() {
 	}
 }
 
-var usageWord, errorWord, terminal = []byte(`"usage"`), []byte(`"error"`), []byte(`"type":"response.`)
+var usageWord, noUsage, errorWord, terminal = []byte(`"usage"`), []byte(`"usage":null`), []byte(`"error"`), []byte(`"type":"response.`)
 
 // event looks at one server-sent event.
 func (m *Meter) event(name, data []byte) {
@@ -415,6 +421,9 @@ func (m *Meter) event(name, data []byte) {
 	if !bytes.Contains(data, usageWord) && !bytes.Contains(data, errorWord) && string(name) != "error" &&
 		!bytes.HasPrefix(name, []byte("response.")) && !bytes.Contains(data, terminal) {
 		return // a delta: it tells nothing
+	}
+	if m.reading.ResponseID != "" && bytes.Contains(data, noUsage) && bytes.Count(data, usageWord) == 1 && !bytes.Contains(data, errorWord) && len(name) == 0 {
+		return // a delta of a stream whose last chunk will tell
 	}
 	s := m.scan(data)
 	kind := text(s.found["type"])

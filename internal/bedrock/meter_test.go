@@ -3,8 +3,10 @@ package bedrock_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"net/http"
 	"strings"
@@ -263,6 +265,13 @@ func message(kind, name, payload string) []byte {
 	return b.Bytes()
 }
 
+// prelude is how a frame of these lengths begins.
+func prelude(total, headers uint32) []byte {
+	b := binary.BigEndian.AppendUint32(nil, total)
+	b = binary.BigEndian.AppendUint32(b, headers)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+}
+
 func event(name, payload string) []byte { return message("event", name, payload) }
 
 // part is one chunk of a streamed Invoke answer.
@@ -316,7 +325,9 @@ func TestEventStreams(t *testing.T) {
 		{"Converse, cut after messageStop", eventStream(converse, event("messageStop", `{"stopReason":"end_turn"}`)), bedrock.Reading{From: "the stream was cut before its usage", StopReason: "end_turn"}},
 		{"not a stream", eventStream(converse, []byte("<html>oh no</html>")), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
 		{"a frame that was changed", eventStream(converse, bytes.Replace(metadata, []byte("20"), []byte("21"), 1)), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
-		{"a frame of gigabytes", eventStream(converse, []byte{0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xd1, 0x49, 0x09, 0x1a}), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"a frame of gigabytes", eventStream(converse, prelude(1<<31, 0)), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"a frame smaller than a frame", eventStream(converse, prelude(15, 0)), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
+		{"headers longer than the frame", eventStream(converse, prelude(20, 5)), bedrock.Reading{From: "unmetered: the stream is not an event stream"}},
 		{"nothing", eventStream(converse), bedrock.Reading{From: "the stream was cut before its usage"}},
 	}
 	for _, tt := range tests {
@@ -347,6 +358,7 @@ func TestServerSentEvents(t *testing.T) {
 		want   bedrock.Reading
 	}{
 		{"Chat", sse(bedrock.ChatCompletions, ": hello\n\n"+chatDelta+chatUsage+done), bedrock.Reading{Usage: usage(`{"input":6,"output":5,"cache_read":4}`), From: "sse", Tier: "flex", ResponseID: "c1", Whole: true}},
+		{"Chat with CRLF", sse(bedrock.ChatCompletions, strings.ReplaceAll(chatDelta+chatUsage+done, "\n", "\r\n")), bedrock.Reading{Usage: usage(`{"input":6,"output":5,"cache_read":4}`), From: "sse", Tier: "flex", ResponseID: "c1", Whole: true}},
 		{"Chat without usage", sse(bedrock.ChatCompletions, chatDelta+done), bedrock.Reading{From: "unmetered: the stream ended without usage", ResponseID: "c1", Whole: true}},
 		{"Chat, cut", sse(bedrock.ChatCompletions, chatDelta), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "c1"}},
 		{"Chat, cut after its usage", sse(bedrock.ChatCompletions, chatDelta+chatUsage), bedrock.Reading{Usage: usage(`{"input":6,"output":5,"cache_read":4}`), From: "sse", Tier: "flex", ResponseID: "c1"}},
