@@ -7,7 +7,7 @@ type interest int
 
 const (
 	ignore  interest = iota
-	keep             // its raw value, if that is no longer than maxMember
+	keep             // its raw value, if that is no longer than the limit
 	measure          // that it is there, and of an array how many elements it has
 )
 
@@ -17,6 +17,7 @@ const (
 // later, and what is not an object keeps nothing.
 type memberScanner struct {
 	want    func(name []byte) interest
+	limit   int // of the values that are kept; maxMember if 0
 	found   map[string][]byte
 	lengths map[string]int // elements of the arrays among the wanted members, 0 of other values
 	done    bool           // the object ended
@@ -45,7 +46,7 @@ const (
 func (s *memberScanner) reset() {
 	clear(s.found)
 	clear(s.lengths)
-	*s = memberScanner{want: s.want, found: s.found, lengths: s.lengths, name: s.name[:0], value: s.value[:0]}
+	*s = memberScanner{want: s.want, limit: s.limit, found: s.found, lengths: s.lengths, name: s.name[:0], value: s.value[:0]}
 }
 
 func (s *memberScanner) Write(p []byte) {
@@ -136,7 +137,7 @@ func (s *memberScanner) push(b []byte) {
 	case s.isName:
 		s.name = append(s.name, b[:min(len(b), maxName-len(s.name))]...)
 	case s.what == keep && !s.over:
-		if s.over = len(s.value)+len(b) > maxMember; !s.over {
+		if s.over = len(s.value)+len(b) > max(maxMember, s.limit); !s.over {
 			s.value = append(s.value, b...)
 		}
 	}

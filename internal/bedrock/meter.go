@@ -74,6 +74,9 @@ func NewMeter(r Route, status int, h http.Header) *Meter {
 		m.events = &eventScanner{each: m.event}
 	case media == "application/json", media == "":
 		m.members = &memberScanner{want: wanted}
+		if r.Operation == Responses || r.Operation == CompactResponse || r.Operation == GetResponse {
+			m.members.want, m.members.limit = wantedOfResponse, maxEvent
+		}
 	default:
 		m.reason = "unmetered: the answer is " + clip(media)
 	}
@@ -106,6 +109,14 @@ func wanted(name []byte) interest {
 		return measure
 	}
 	return ignore
+}
+
+// wantedOfResponse adds the output of a response: it tells the web searches.
+func wantedOfResponse(name []byte) interest {
+	if string(name) == "output" {
+		return keep
+	}
+	return wanted(name)
 }
 
 // tier brings AWS's and OpenAI's names of a tier to the bill's.
@@ -171,7 +182,7 @@ func (m *Meter) readFree() {
 			return
 		}
 		if v, ok := usageOf(OpenAI, found["usage"]); ok {
-			r.Usage, r.From, r.Background = v, "body", true
+			r.Usage, r.From, r.Background = withSearches(v, found["output"]), "body", true
 		}
 	}
 }
@@ -215,7 +226,7 @@ func (m *Meter) readMembers() {
 	}
 	switch {
 	case inBody:
-		r.Usage, r.From = body, "body"
+		r.Usage, r.From = withSearches(body, s.found["output"]), "body"
 	case s == &none:
 	case !s.done:
 		m.reason = "the answer was cut"
@@ -407,7 +418,7 @@ func (m *Meter) readFrames() {
 	}
 }
 
-var usageWord, noUsage, errorWord, terminal = []byte(`"usage"`), []byte(`"usage":null`), []byte(`"error"`), []byte(`"type":"response.`)
+var usageWord, noUsage, errorWord = []byte(`"usage"`), []byte(`"usage":null`), []byte(`"error"`)
 
 // event looks at one server-sent event.
 func (m *Meter) event(name, data []byte) {
@@ -418,8 +429,7 @@ func (m *Meter) event(name, data []byte) {
 	if string(name) == "message_stop" {
 		m.reading.Whole = true
 	}
-	if !bytes.Contains(data, usageWord) && !bytes.Contains(data, errorWord) && string(name) != "error" &&
-		!bytes.HasPrefix(name, []byte("response.")) && !bytes.Contains(data, terminal) {
+	if !bytes.Contains(data, usageWord) && !bytes.Contains(data, errorWord) && string(name) != "error" && !isLast(string(name)) {
 		return // a delta: it tells nothing
 	}
 	if m.reading.ResponseID != "" && bytes.Contains(data, noUsage) && bytes.Count(data, usageWord) == 1 && !bytes.Contains(data, errorWord) && len(name) == 0 {
@@ -443,7 +453,8 @@ func (m *Meter) event(name, data []byte) {
 	case "message_stop":
 		m.reading.Whole = true
 		return
-	case "response.completed", "response.incomplete", "response.failed":
+	}
+	if isLast(kind) {
 		m.response(kind, data)
 		return
 	}
@@ -455,13 +466,19 @@ func (m *Meter) event(name, data []byte) {
 	m.details(s.found)
 }
 
+// isLast reports whether a type of event ends a Responses stream.
+func isLast(kind string) bool {
+	return kind == "response.completed" || kind == "response.incomplete" || kind == "response.failed"
+}
+
 // response reads the last event of a Responses stream, which holds the whole response.
 func (m *Meter) response(kind string, data []byte) {
 	m.reading.Whole = true
-	s := m.scan(member(data, "response"))
+	s := memberScanner{want: wantedOfResponse, limit: maxEvent}
+	s.Write(member(data, "response"))
 	m.details(s.found)
 	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
-		m.metrics = v
+		m.metrics = withSearches(v, s.found["output"])
 	}
 	if kind != "response.failed" {
 		return

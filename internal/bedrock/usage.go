@@ -155,6 +155,28 @@ func (u openAIUsage) usage() (waybill.Usage, bool) {
 	return v, true
 }
 
+// withSearches adds the web searches among the output items of a response: they are
+// charged by the query.
+func withSearches(u waybill.Usage, output []byte) waybill.Usage {
+	var items []struct {
+		Type   string
+		Action struct {
+			Type    string
+			Queries []json.RawMessage
+		}
+	}
+	if len(output) == 0 || json.Unmarshal(output, &items) != nil {
+		return u
+	}
+	var n int64
+	for _, item := range items {
+		if item.Type == "web_search_call" && item.Action.Type == "search" {
+			n += max(1, int64(len(item.Action.Queries)))
+		}
+	}
+	return u.With(waybill.SearchUnit, n)
+}
+
 // usageOf reads a usage object of the answers of a shape. Answers of AWS's shape hold
 // whatever the family of the model has.
 func usageOf(shape Shape, raw []byte) (waybill.Usage, bool) {

@@ -91,7 +91,7 @@ func Play(ctx context.Context, o Options) (*Result, error) {
 	p := &play{o: o, random: rand.New(rand.NewPCG(o.Seed, 17)), hungUp: make(map[string]bool),
 		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}}}
 	secret := fmt.Sprintf("demo-%x", p.random.Uint64())
-	p.world = fakeaws.NewWorld(fakeaws.Config{World: o.Month, Regions: []string{regionUS, regionEU, regionUnlogged},
+	p.world = fakeaws.NewWorld(fakeaws.Config{World: o.Month, Scale: 613, Regions: []string{regionUS, regionEU, regionUnlogged},
 		Users: []fakeaws.User{{ARN: gatewayUser, AccessKeyID: "AKIDEXAMPLEGATEWAY", SecretAccessKey: secret},
 			{ARN: legacyUser, AccessKeyID: "AKIDEXAMPLELEGACY", SecretAccessKey: secret, BearerToken: "legacy-" + secret},
 			{ARN: labUser, AccessKeyID: "AKIDEXAMPLELAB", SecretAccessKey: secret, BearerToken: "lab-" + secret}},

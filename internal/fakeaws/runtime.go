@@ -457,6 +457,9 @@ func pad(seed uint64, i int) string {
 // usage is the same either way: what was generated is billed.
 func (a *admitted) answer(w *World, rw http.ResponseWriter, out io.Writer, r *http.Request, call *Call, exception string) (left bool) {
 	a.use(call)
+	for _, n := range []*int64{&call.InputTokens, &call.OutputTokens, &call.CacheRead, &call.CacheWrite5m, &call.CacheWrite1h} {
+		*n *= w.config.Scale
+	}
 	if call.Streamed {
 		return a.stream(w, rw, out, r, call, exception)
 	}

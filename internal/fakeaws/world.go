@@ -51,6 +51,9 @@ type Config struct {
 	PaceFor func(Call) time.Duration
 	// Latency delays each answer; 0 means none.
 	Latency time.Duration
+	// Scale multiplies the tokens of each call, so that short texts make a bill worth
+	// looking at; 0 means 1.
+	Scale int64
 	// Chunks is how many content chunks a streamed answer has; 0 means four.
 	Chunks int
 	// Fault, if not nil, is asked about each call to bedrock-runtime that is otherwise
@@ -113,6 +116,9 @@ func NewWorld(c Config) *World {
 	}
 	if c.STSPerSecond == 0 {
 		c.STSPerSecond = 600
+	}
+	if c.Scale == 0 {
+		c.Scale = 1
 	}
 	if c.Chunks == 0 {
 		c.Chunks = 4

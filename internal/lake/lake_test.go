@@ -16,7 +16,9 @@ import (
 
 var october = waybill.Period{Year: 2026, Month: time.October}
 
-func at(day, hour, minute int) time.Time { return time.Date(2026, 10, day, hour, minute, 0, 0, time.UTC) }
+func at(day, hour, minute int) time.Time {
+	return time.Date(2026, 10, day, hour, minute, 0, 0, time.UTC)
+}
 
 func tags(team string) waybill.Tags { return waybill.NewTags(waybill.Tag{Key: "team", Value: team}) }
 

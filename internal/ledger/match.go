@@ -327,7 +327,13 @@ func addUp(entries []entry) []BucketLine {
 	for b, s := range by {
 		line := BucketLine{Bucket: b, Amount: s.amount}
 		for label, amount := range s.labels {
+			if amount.IsZero() {
+				continue
+			}
 			line.Evidence = append(line.Evidence, Evidence{label, amount})
+		}
+		if len(line.Evidence) == 0 {
+			continue
 		}
 		slices.SortFunc(line.Evidence, func(x, y Evidence) int {
 			return cmp.Or(y.Amount.Abs().Cmp(x.Amount.Abs()), strings.Compare(x.What, y.What))

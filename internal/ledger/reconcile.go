@@ -129,9 +129,6 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 	}
 	r.Variance = r.Billed.Sub(r.Metered)
 	r.Buckets = addUp(entries)
-	r.Buckets = slices.DeleteFunc(r.Buckets, func(b BucketLine) bool {
-		return !slices.ContainsFunc(b.Evidence, func(e Evidence) bool { return !e.Amount.IsZero() })
-	})
 	return r, nil
 }
 

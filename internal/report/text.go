@@ -150,6 +150,13 @@ func StatementCSV(w io.Writer, s *ledger.Statement) error {
 	return c.Error()
 }
 
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n-3] + "..."
+	}
+	return s
+}
+
 // meanings say in a few words what a bucket is.
 var meanings = map[ledger.Bucket]string{
 	ledger.Bypass: "calls that went round the gateway and carry no tag", ledger.NotLogged: "used in a Region without logging, not by us",
@@ -178,7 +185,7 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 	for _, b := range r.Buckets {
 		most := ""
 		if len(b.Evidence) > 0 {
-			most = b.Evidence[0].What
+			most = clip(b.Evidence[0].What, 70)
 			if n := len(b.Evidence) - 1; n > 0 {
 				most += fmt.Sprintf(" (and %d more)", n)
 			}
@@ -205,7 +212,7 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 		if k.Tier != "" && k.Tier != waybill.TierStandard {
 			usage += " " + k.Tier
 		}
-		t.AppendRow(table.Row{k.Account, k.Region, k.Model, usage, money(k.Billed), money(k.Metered), money(k.Quantity), money(k.Rate), money(k.Timing), money(k.Rounding), money(k.Unmatched)})
+		t.AppendRow(table.Row{k.Account, k.Region, clip(k.Model, 44), clip(usage, 40), money(k.Billed), money(k.Metered), money(k.Quantity), money(k.Rate), money(k.Timing), money(k.Rounding), money(k.Unmatched)})
 	}
 	if shown > 0 {
 		t.Render()
