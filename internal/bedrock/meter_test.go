@@ -181,7 +181,7 @@ func TestUnaryUsage(t *testing.T) {
 		{"Responses", bedrock.Responses, headers(), `{"id":"resp_1","status":"completed","usage":{"input_tokens":100,"input_tokens_details":{"cached_tokens":60},"output_tokens":20,"total_tokens":120,
 			"output_tokens_details":{"reasoning_tokens":8}},"billing":{"payer":"developer"},"service_tier":"priority"}`,
 			bedrock.Reading{Usage: usage(`{"input":40,"output":20,"cache_read":60,"reasoning":8}`), From: "body", Tier: "priority", ResponseID: "resp_1", Whole: true}},
-		{"Responses with web searches", bedrock.Responses, headers(), `{"output":[{"type":"reasoning"},{"type":"web_search_call","action":{"type":"search","queries":["a","b"]}},
+		{"Responses with web searches", bedrock.Responses, headers(), `{"output":[{"type":"reasoning"},{"type":"local_shell_call","action":"ls"},{"type":"web_search_call","action":{"type":"search","queries":["a","b"]}},
 			{"type":"web_search_call","action":{"type":"search","query":"c"}},{"type":"web_search_call","action":{"type":"open_page"}},{"type":"message","content":[]}],
 			"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
 			bedrock.Reading{Usage: usage(`{"input":9,"output":2,"search_unit":3}`), From: "body", Whole: true}},

@@ -158,19 +158,20 @@ func (u openAIUsage) usage() (waybill.Usage, bool) {
 // withSearches adds the web searches among the output items of a response: they are
 // charged by the query.
 func withSearches(u waybill.Usage, output []byte) waybill.Usage {
-	var items []struct {
-		Type   string
-		Action struct {
-			Type    string
-			Queries []json.RawMessage
-		}
-	}
+	var items []json.RawMessage
 	if len(output) == 0 || json.Unmarshal(output, &items) != nil {
 		return u
 	}
 	var n int64
-	for _, item := range items {
-		if item.Type == "web_search_call" && item.Action.Type == "search" {
+	for _, raw := range items {
+		var item struct {
+			Type   string
+			Action struct {
+				Type    string
+				Queries []json.RawMessage
+			}
+		}
+		if json.Unmarshal(raw, &item) == nil && item.Type == "web_search_call" && item.Action.Type == "search" {
 			n += max(1, int64(len(item.Action.Queries)))
 		}
 	}
