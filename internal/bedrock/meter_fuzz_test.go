@@ -163,6 +163,37 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
+// FuzzBodyUsage: a body of a log record tells what the meter would have read of the
+// same answer.
+func FuzzBodyUsage(f *testing.F) {
+	f.Add([]byte(`{"usage":{"inputTokens":1,"outputTokens":2}}`))
+	f.Add([]byte(`{"inputTextTokenCount":7,"results":[{"tokenCount":20}]}`))
+	f.Add([]byte(`[{"message":{"usage":{"input_tokens":1}}},{"amazon-bedrock-invocationMetrics":{"inputTokenCount":1,"outputTokenCount":2}}]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, ok := bedrock.BodyUsage(body)
+		if ok != got.Known {
+			t.Fatalf("usage %s, told %v", usageText(got), ok)
+		}
+		var parts []json.RawMessage
+		a := answer{route(bedrock.InvokeModel), 200, headers(), body}
+		if json.Unmarshal(body, &parts) == nil {
+			a = eventStream(bedrock.InvokeModelWithResponseStream)
+			for _, p := range parts {
+				a.body = append(a.body, part(string(p))...)
+			}
+		} else if !json.Valid(body) {
+			return
+		}
+		want := a.read()
+		if want.UnknownOperation || want.Usage.Of(waybill.OutputImage) > 0 {
+			return // the log has counters for these
+		}
+		if usageText(got) != usageText(want.Usage) {
+			t.Fatalf("%q: %s, metered as %s", body, usageText(got), usageText(want.Usage))
+		}
+	})
+}
+
 // TestLogSamples compares the usage of the bodies in real log records with the counters
 // beside them.
 func TestLogSamples(t *testing.T) {
