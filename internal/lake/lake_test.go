@@ -191,3 +191,114 @@ func TestBill(t *testing.T) {
 		t.Errorf("sum %s, not claimed %s, tagged %v", sum, other, tagged)
 	}
 }
+
+// The exports found in public are read, every row of them.
+func TestBillsFoundInPublic(t *testing.T) {
+	dir := filepath.Join("..", "..", "..", "shared", "samples")
+	for name, want := range map[string]struct {
+		rows int64
+		cost string
+	}{
+		"cur2-iam-principal-rows.csv":                 {20, ""},
+		"constructed-cur2-marketplace-style-rows.csv": {3, "0.291"},
+		"cur2-csv-header-and-row.csv":                 {1, ""},
+	} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err != nil {
+			t.Skipf("%s is not beside the checkout", dir)
+		}
+		l := open(t, t.TempDir())
+		load, err := l.ReplaceLineItems(t.Context(), Export{Manifest: waybill.Object{URI: name}, Period: october, Files: []string{path}})
+		if err != nil || len(load.Quarantined) > 0 {
+			t.Errorf("%s: %v %+v", name, err, load.Quarantined)
+			continue
+		}
+		charges, _, err := l.Charges(t.Context(), october)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows int64
+		var sum waybill.Money
+		for _, c := range charges {
+			rows += c.Rows
+			if c.Claim == waybill.Claimed {
+				sum = sum.Add(c.Cost)
+			}
+		}
+		if rows != want.rows || want.cost != "" && sum.String() != want.cost {
+			t.Errorf("%s: %d rows, %s; want %d, %s", name, rows, sum, want.rows, want.cost)
+		}
+	}
+}
+
+// failingStore fails one write after some, with or without having done it.
+type failingStore struct {
+	store
+	left int
+	done bool
+}
+
+var errDisk = fmt.Errorf("input/output error")
+
+func (s *failingStore) step(do func() error) error {
+	if s.left--; s.left == 0 {
+		if s.done {
+			do()
+		}
+		return errDisk
+	}
+	return do()
+}
+
+func (s *failingStore) put(ctx context.Context, name string, b []byte) error {
+	return s.step(func() error { return s.store.put(ctx, name, b) })
+}
+
+func (s *failingStore) putNew(ctx context.Context, name string, b []byte) error {
+	return s.step(func() error { return s.store.putNew(ctx, name, b) })
+}
+
+func (s *failingStore) putFile(ctx context.Context, name, path string) error {
+	return s.step(func() error { return s.store.putFile(ctx, name, path) })
+}
+
+// Whichever write of a commit fails, done or not, the next run ends with the same
+// figures: what is loaded is known, and rows that came twice are one call.
+func TestFailAtEveryWrite(t *testing.T) {
+	reference := open(t, t.TempDir())
+	for i, b := range calls() {
+		if err := reference.AppendInvocations(t.Context(), load(i), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := october2026(t, reference)
+	for _, done := range []bool{false, true} {
+		for at := 1; at < 26; at += 3 {
+			dir := t.TempDir()
+			l := open(t, dir)
+			l.catalog.store = &failingStore{store: l.catalog.store, left: at, done: done}
+			for range 2 {
+				loads, err := l.Loads(t.Context())
+				if err != nil {
+					t.Fatalf("write %d: %v", at, err)
+				}
+				in := make(map[string]bool)
+				for _, l := range loads {
+					in[l.Object.URI] = true
+				}
+				for i, b := range calls() {
+					if in[load(i)[0].Object.URI] {
+						continue
+					}
+					if err := l.AppendInvocations(t.Context(), load(i), b); err != nil {
+						break // the process dies here
+					}
+				}
+				l = open(t, dir)
+			}
+			if d := cmp.Diff(want, october2026(t, l), cmp.AllowUnexported(waybill.Usage{})); d != "" {
+				t.Errorf("write %d, done %v:\n%s", at, done, d)
+			}
+		}
+	}
+}
