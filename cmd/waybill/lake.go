@@ -25,7 +25,7 @@ func (p *place) flags(c *cobra.Command) {
 	c.Flags().StringVar(&p.dir, "dir", "", "folder with lake/ and rates.csv, as waybill demo --dir makes it")
 	c.Flags().StringVar(&p.lake, "lake", "", "the lake: a directory or s3://bucket/prefix")
 	c.Flags().StringVar(&p.rates, "rates", "", "rate card file")
-	c.Flags().StringVar(&p.period, "period", "", "billing period YYYY-MM (default: the newest that the lake has a bill or calls of)")
+	c.Flags().StringVar(&p.period, "period", "", "billing period YYYY-MM (default: the newest with a bill, or before there is one with calls)")
 }
 
 func (p *place) fill() error {
@@ -66,7 +66,11 @@ func (p *place) open(ctx context.Context) (*lake.Lake, *ratecard.Card, waybill.P
 		}
 		return l, card, period, nil
 	}
-	have, err := l.Periods(ctx)
+	calls, bills, err := l.Periods(ctx)
+	have := bills // the newest bill, or before there is any the newest calls
+	if len(have) == 0 {
+		have = calls
+	}
 	if err == nil && len(have) == 0 {
 		err = &waybill.Error{Kind: waybill.NotFound, Message: "the lake at " + p.lake + " is empty", Hint: "ingest something first: waybill ingest --help"}
 	}

@@ -154,7 +154,6 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
 	copyAnswerHeaders(w.Header(), answer.Header)
-	w.WriteHeader(answer.StatusCode)
 	flush, _ := w.(http.Flusher)
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
@@ -164,6 +163,12 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	var drain *time.Timer
 	var readErr error
 	closed := false
+	var filter *bedrock.UsageFilter
+	if c.addUsage { // the caller did not ask for the chunk, and does not get it
+		filter, left = &bedrock.UsageFilter{}, -1
+		w.Header().Del("Content-Length")
+	}
+	w.WriteHeader(answer.StatusCode)
 	for {
 		if gone && drain == nil {
 			c.record.ClientLeft = true
@@ -187,8 +192,12 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 					closed = true
 				}
 			}
-			if !gone {
-				if _, werr := w.Write(buf[:n]); werr != nil {
+			out := buf[:n]
+			if filter != nil {
+				out = filter.Filter(out)
+			}
+			if !gone && len(out) > 0 {
+				if _, werr := w.Write(out); werr != nil {
 					gone = true
 				} else if flush != nil && left != 0 {
 					flush.Flush()
@@ -202,6 +211,9 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 			gone = true
 		}
 		if err == io.EOF {
+			if filter != nil && !gone {
+				w.Write(filter.End()) // the caller may have left
+			}
 			break
 		}
 		if err != nil {
@@ -238,6 +250,10 @@ func orN(n, other int64) int64 {
 func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) {
 	got := meter.Read()
 	c.record.Usage, c.record.UsageFrom, c.record.StopReason = got.Usage, got.From, got.StopReason
+	c.record.GuardrailUnits = got.GuardrailUnits
+	if c.record.Status >= 400 {
+		c.record.ErrorCode = got.ErrorCode
+	}
 	c.record.Tier = waybill.TierStandard
 	for _, tier := range []string{got.Tier, c.record.TierAsked} {
 		if tier != "" && tier != "default" && tier != "auto" {
@@ -253,7 +269,7 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	if c.record.LatencyMode == "standard" {
 		c.record.LatencyMode = ""
 	}
-	if c.record.RequestID == "" {
+	if c.record.RequestID == "" || got.Background { // each look at a background response is the same call
 		c.record.RequestID = got.ResponseID
 	}
 	switch {

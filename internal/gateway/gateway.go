@@ -199,7 +199,11 @@ func (c *call) admit(r *http.Request) error {
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
 		}
-		c.record.TierAsked, c.record.LatencyMode = parsed.Tier, parsed.LatencyMode
+		if parsed.Tier != "" {
+			c.record.TierAsked = parsed.Tier
+		}
+		c.record.LatencyMode = parsed.LatencyMode
+		c.record.Streamed = c.record.Streamed || parsed.Stream
 	}
 	if err := c.mayUse(); err != nil {
 		return err

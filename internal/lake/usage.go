@@ -169,26 +169,28 @@ func (l *Lake) Usage(ctx context.Context, p waybill.Period) ([]waybill.UsageTota
 	return out, tags, err
 }
 
-// Periods lists the billing periods that the lake has anything of, in order.
-func (l *Lake) Periods(ctx context.Context) ([]waybill.Period, error) {
-	seen := make(map[waybill.Period]bool)
-	for _, spec := range []*tableSpec{&invocations, &lineItems} {
+// Periods lists the billing periods that the lake has calls of, and those it has a bill
+// of, in order.
+func (l *Lake) Periods(ctx context.Context) (calls, bills []waybill.Period, err error) {
+	of := func(spec *tableSpec) ([]waybill.Period, error) {
 		files, _, err := l.dataFiles(ctx, spec)
 		if err != nil {
 			return nil, fmt.Errorf("list periods: %w", err)
 		}
+		var out []waybill.Period
 		for _, f := range files {
-			_, rest, ok := strings.Cut(f, "/period=")
+			_, rest, _ := strings.Cut(f, "/period=")
 			text, _, _ := strings.Cut(rest, "/")
-			if p, err := waybill.ParsePeriod(text); ok && err == nil {
-				seen[p] = true
+			if p, err := waybill.ParsePeriod(text); err == nil {
+				out = append(out, p)
 			}
 		}
+		slices.SortFunc(out, func(a, b waybill.Period) int { return a.Start().Compare(b.Start()) })
+		return slices.Compact(out), nil
 	}
-	var out []waybill.Period
-	for p := range seen {
-		out = append(out, p)
+	if calls, err = of(&invocations); err != nil {
+		return nil, nil, err
 	}
-	slices.SortFunc(out, func(a, b waybill.Period) int { return a.Start().Compare(b.Start()) })
-	return out, nil
+	bills, err = of(&lineItems)
+	return calls, bills, err
 }
