@@ -77,7 +77,7 @@ func runDemo(ctx context.Context, o demoOptions, out, stderr io.Writer) (err err
 	say := func(format string, a ...any) {
 		fmt.Fprintf(out, format+"\n", a...)
 		if f, ok := out.(interface{ Flush() error }); ok {
-			f.Flush()
+			_ = f.Flush() // run flushes again, and tells
 		}
 	}
 	say("A small company lives through %s: 6 teams, 40 people, 8 applications.\nEvery call passes waybilld; AWS is a stand-in on this machine.\n", period)

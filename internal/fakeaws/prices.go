@@ -166,10 +166,10 @@ func usageType(l *listing, region, scope, kind, tier string) string {
 	}
 	text := prefix + "-" + l.name + "-" + map[string]string{"input": "input-tokens", "output": "output-tokens", "cache_read": "cache-read-input-token-count",
 		"cache_write_5m": "cache-write-input-token-count", "cache_write_1h": "cache-write-1h-input-token-count"}[kind]
-	switch {
-	case scope == "global":
+	switch scope {
+	case "global":
 		text += "-cross-region-global"
-	case scope == "geo":
+	case "geo":
 		text += "-cross-region-geo"
 	}
 	if tier != "standard" {

@@ -383,13 +383,13 @@ func (a *admitted) readInvoke(body []byte) *refusal {
 				MaxTokens2 int64 `json:"max_new_tokens"`
 			}
 		}
-		json.Unmarshal(body, &b) // what does not fit counts as absent
+		_ = json.Unmarshal(body, &b) // what does not fit counts as absent
 		a.maxTokens = max(b.InferenceConfig.MaxTokens, b.InferenceConfig.MaxTokens2)
 	case "llama":
 		var b struct {
 			Max int64 `json:"max_gen_len"`
 		}
-		json.Unmarshal(body, &b)
+		_ = json.Unmarshal(body, &b)
 		a.maxTokens = b.Max
 	}
 	a.measure(body, `"cache_control"`)
@@ -558,8 +558,8 @@ func (a *admitted) stream(w *World, rw http.ResponseWriter, out io.Writer, r *ht
 	call.ResponseBody = encode(log)
 	for i, e := range events {
 		if exception != "" && i == len(events)-2 {
-			out.Write(Frame("exception", exception, encode(obj{"message": "the stream failed"})))
-			return false
+			_, err := out.Write(Frame("exception", exception, encode(obj{"message": "the stream failed"})))
+			return err != nil
 		}
 		pace := w.config.Pace
 		if w.config.PaceFor != nil {

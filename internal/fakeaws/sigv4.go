@@ -143,12 +143,13 @@ func canonicalRequest(r *http.Request, names []string, payload string) string {
 	b.WriteString("\n" + canonicalQuery(query) + "\n")
 	for _, name := range names {
 		var values []string
-		if name == "host" {
+		switch name {
+		case "host":
 			values = []string{r.Host}
-		} else if name == "content-length" {
+		case "content-length":
 			values = []string{fmt.Sprint(r.ContentLength)}
-		} else {
-			values = r.Header.Values(name)
+		default:
+			values = append(values, r.Header.Values(name)...)
 		}
 		for i, v := range values {
 			values[i] = strings.Join(strings.Fields(v), " ")

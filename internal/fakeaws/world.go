@@ -228,6 +228,6 @@ func (w *World) Serve() (url string, stop func(), err error) {
 		return "", nil, err
 	}
 	s := &http.Server{Handler: w.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	go s.Serve(l) // it ends with Close
+	go func() { _ = s.Serve(l) }() // it ends with Close
 	return "http://" + l.Addr().String(), func() { s.Close() }, nil
 }

@@ -232,7 +232,7 @@ func (r *run) readSegment(body io.Reader, l *Load, add func(waybill.Invocation, 
 	}
 	for n := int64(1); ; n++ {
 		e, err := jr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if bad := (*journal.EntryError)(nil); errors.As(err, &bad) {

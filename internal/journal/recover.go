@@ -143,7 +143,7 @@ func reseal(path string, body []byte, open map[string][]byte) error {
 		return err
 	}
 	w := bufio.NewWriter(f)
-	w.Write(out) // Flush tells
+	_, _ = w.Write(out) // Flush tells
 	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
 		return err
 	}

@@ -129,20 +129,18 @@ func (r *Reader) Sealed() bool { return r.sealed }
 // an entry this program understands is returned as an *EntryError, and reading may
 // go on.
 func (r *Reader) Next() (waybill.Entry, error) {
-	for {
-		payload, footer, err := r.record()
-		if err != nil {
-			return waybill.Entry{}, err
-		}
-		if footer {
-			return waybill.Entry{}, io.EOF
-		}
-		var e waybill.Entry
-		if err := json.Unmarshal(payload, &e); err != nil {
-			return waybill.Entry{}, &EntryError{Offset: r.Offset(), Err: err}
-		}
-		return e, nil
+	payload, footer, err := r.record()
+	if err != nil {
+		return waybill.Entry{}, err
 	}
+	if footer {
+		return waybill.Entry{}, io.EOF
+	}
+	var e waybill.Entry
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return waybill.Entry{}, &EntryError{Offset: r.Offset(), Err: err}
+	}
+	return e, nil
 }
 
 // An EntryError is a record that is whole and cannot be understood.

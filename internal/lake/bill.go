@@ -59,7 +59,9 @@ type Export struct {
 func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	load := Load{Object: e.Manifest, Kind: "cur", Period: e.Period.String()}
 	stage := "bill_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	defer l.db.ExecContext(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+stage) // a temporary table
+	defer func() {
+		_, _ = l.db.ExecContext(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+stage) // a temporary table
+	}()
 	if err := l.stageBill(ctx, stage, e, &load); err != nil {
 		return load, fmt.Errorf("read the export of %s: %w", e.Period, err)
 	}

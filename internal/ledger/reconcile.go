@@ -216,12 +216,12 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 
 // unbilled explains calls of which the bill has nothing: days it has not settled yet
 // are timing, the rest is quantity.
-func (l *KeyLine) unbilled(a *account, k *keyAccount, settled waybill.Day) {
-	for _, h := range k.shares {
+func (k *KeyLine) unbilled(a *account, of *keyAccount, settled waybill.Day) {
+	for _, h := range of.shares {
 		if !a.hasBill || h.day > settled {
-			l.Timing = l.Timing.Sub(h.metered)
+			k.Timing = k.Timing.Sub(h.metered)
 		} else {
-			l.Quantity = l.Quantity.Sub(h.metered)
+			k.Quantity = k.Quantity.Sub(h.metered)
 		}
 	}
 }
