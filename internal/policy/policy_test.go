@@ -1,0 +1,263 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/waybill-dev/waybill"
+)
+
+const example = `version: 1
+session: {name: '{user}'}
+tags:
+  keys:
+    team:        {required: true, values: [search, ads, platform], foldCase: true, carriers: [session, request, resource]}
+    environment: {required: true, values: [production, staging, development], aliases: {prod: production}, carriers: [session, request]}
+    costCenter:  {pattern: 'CC-\d{4}', carriers: [session, request]}
+    user:        {from: caller.subject, transform: hmac, carriers: [session, request]}
+    department:  {from: claims.department, carriers: [session]}
+    feature:     {carriers: [request]}
+    project:     {default: none, carriers: [request]}
+    traceId:     {highCardinality: true, carriers: [request]}
+  rules:
+    - {when: {environment: production}, require: [costCenter]}
+    - {when: {model: 'anthropic.claude-*', not: {team: platform}}, require: [feature]}
+    - {when: {environment: [staging, development]}, forbid: [costCenter]}
+`
+
+var secret = Options{HashKey: []byte("0123456789abcdef0123456789abcdef")}
+
+func parse(t testing.TB, src string) *Policy {
+	t.Helper()
+	p, err := Parse("policy.yaml", []byte(src), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func ask(pairs ...string) []Asked {
+	var out []Asked
+	for i := 0; i < len(pairs); i += 2 {
+		out = append(out, Asked{pairs[i], pairs[i+1], TagsHeader})
+	}
+	return out
+}
+
+func TestDecide(t *testing.T) {
+	p := parse(t, example)
+	caller := waybill.Principal{Subject: "user-17", Issuer: "gateway-key", Claims: map[string]string{"department": "D1"}, Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}
+	for _, tt := range []struct {
+		name    string
+		asked   []Asked
+		outcome waybill.PolicyOutcome
+		tags    string // some of the resolved tags
+		reasons string
+	}{
+		{"good", ask("environment", "staging"), waybill.PolicyAllowed, "team=search environment=staging project=none department=D1", ""},
+		{"an alias", ask("environment", "prod", "costCenter", "CC-1001"), waybill.PolicyAllowed, "environment=production costCenter=CC-1001", ""},
+		{"a rule demands", ask("environment", "production"), waybill.PolicyRefused, "environment=production", "costCenter:missing"},
+		{"a rule forbids", ask("environment", "staging", "costCenter", "CC-1001"), waybill.PolicyRefused, "", "costCenter:forbidden"},
+		{"several at once", ask("costCenter", "1001"), waybill.PolicyRefused, "", "costCenter:pattern,environment:missing"},
+		{"not allowed", ask("environment", "moon"), waybill.PolicyRefused, "", "environment:not_allowed"},
+		{"characters", ask("environment", "staging", "feature", "a%b"), waybill.PolicyRefused, "", "feature:bad_characters"},
+		{"forged, in another case", ask("environment", "staging", "TEAM", "ads"), waybill.PolicyAllowed, "team=search", "team:forged"},
+		{"unknown keys are dropped", ask("environment", "staging", "nonsense", "x"), waybill.PolicyAllowed, "environment=staging", ""},
+	} {
+		d := p.Decide(&Request{Principal: caller, Model: "amazon.nova-lite-v1:0", Asked: tt.asked})
+		if d.Outcome != tt.outcome || strings.Join(d.Reasons(), ",") != tt.reasons {
+			t.Errorf("%s: %s %v, want %s %s", tt.name, d.Outcome, d.Reasons(), tt.outcome, tt.reasons)
+		}
+		for _, pair := range strings.Fields(tt.tags) {
+			k, v, _ := strings.Cut(pair, "=")
+			if got, _ := d.Tags.Get(k); got != v {
+				t.Errorf("%s: %s is %q, want %q", tt.name, k, got, v)
+			}
+		}
+		if user, _ := d.Tags.Get("user"); !strings.HasPrefix(user, "h1-") || strings.Contains(user, "user-17") || d.SessionName != user {
+			t.Errorf("%s: user is %q, the session %q", tt.name, user, d.SessionName)
+		}
+		if _, there := d.Session.Get("feature"); there {
+			t.Errorf("%s: feature rides on the session", tt.name)
+		}
+	}
+	d := p.Decide(&Request{Principal: caller, Model: "us.anthropic.claude-sonnet-4-6", Asked: ask("environment", "staging")})
+	if strings.Join(d.Reasons(), ",") != "feature:missing" {
+		t.Errorf("the rule on models: %v", d.Reasons())
+	}
+	text := p.Decide(&Request{Principal: caller, Asked: ask("environment", "moon")}).Refusal().Message
+	if strings.Contains(text, "moon") || !strings.Contains(text, "production, staging, development") {
+		t.Errorf("the refusal says %q: allowed values belong there, what was sent does not", text)
+	}
+}
+
+// Every mistake of a file is told at once, with its place, an excerpt and a remedy.
+func TestMistakes(t *testing.T) {
+	const bad = `version: 2
+mode: sometimes
+tags:
+  keys:
+    team: {required: yes, values: [a, b], default: c, colour: red}
+    Team: {}
+    aws:x: {}
+    "k%": {}
+    id: {highCardinality: true, carriers: [session]}
+    cost: {pattern: '(', carriers: [sesion]}
+    who: {from: header.user}
+    secret: {transform: hmac}
+    both: {required: true, forbidden: true}
+    alias: {values: [x], aliases: {y: z}}
+    twice: {default: 010}
+    twice: {}
+  rules:
+    - {when: {team: a}}
+    - {when: {team: []}, require: [nobody]}
+`
+	_, err := Parse("policy.yaml", []byte(bad), Options{})
+	if err == nil {
+		t.Fatal("no mistake was found")
+	}
+	golden := filepath.Join("testdata", "mistakes.txt")
+	if os.Getenv("WAYBILL_UPDATE") != "" {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, readErr := os.ReadFile(golden)
+	if readErr != nil {
+		t.Fatal(readErr)
+	}
+	if err.Error()+"\n" != string(want) {
+		t.Errorf("mistakes are told as\n%s\nwant\n%s", err, want)
+	}
+	p := parse(t, "tags: {keys: {cc: {values: [010, no, 1.10], default: 010}}}\n")
+	if v, _ := p.Decide(&Request{}).Tags.Get("cc"); v != "010" {
+		t.Errorf("a cost centre 010 became %q", v)
+	}
+}
+
+// Whatever a request holds, what leaves is within AWS's limits.
+func TestNothingLeavesOverALimit(t *testing.T) {
+	policies := []*Policy{parse(t, example), parse(t, "unknown: pass\nmode: observe\nsession: {name: '{caller}/{team}'}\ntags: {keys: {team: {carriers: [session, request]}}}\n")}
+	r := rand.New(rand.NewPCG(1, 1))
+	alphabet := []rune("abcXYZ019 _.:/=+-@%$#,ä\n\x00\"\\漢")
+	text := func(n int) string {
+		out := make([]rune, r.IntN(n))
+		for i := range out {
+			out[i] = alphabet[r.IntN(len(alphabet))]
+		}
+		return string(out)
+	}
+	for range 3000 {
+		p := policies[r.IntN(len(policies))]
+		var asked []Asked
+		for range r.IntN(40) {
+			asked = append(asked, Asked{text(200), text(400), "test"})
+		}
+		for _, k := range p.Keys() {
+			if r.IntN(2) == 0 {
+				asked = append(asked, Asked{k, text(300), "test"})
+			}
+		}
+		d := p.Decide(&Request{Principal: waybill.Principal{Subject: text(300), Claims: map[string]string{"department": text(300)}}, Asked: asked})
+		if d.Request.Len() > 16 || d.Session.Len() > 50 || len(d.Request.Canonical()) > 8500 {
+			t.Fatalf("%d request tags, %d session tags", d.Request.Len(), d.Session.Len())
+		}
+		for _, set := range []waybill.Tags{d.Request, d.Session} {
+			folded := make(map[string]bool)
+			for k, v := range set.All() {
+				if badText(k, 1, 128) != "" || badText(v, 0, 256) != "" {
+					t.Fatalf("tag %q=%q", k, v)
+				}
+				if folded[strings.ToLower(k)] && set.Equal(d.Session) {
+					t.Fatalf("two keys %q on the session", k)
+				}
+				folded[strings.ToLower(k)] = true
+			}
+		}
+		if n := len(d.SessionName); n < 2 || n > 64 || strings.Trim(d.SessionName, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+=,.@-") != "" {
+			t.Fatalf("session name %q", d.SessionName)
+		}
+	}
+}
+
+func TestMatchPattern(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"a", "a", true}, {"a", "ab", false}, {"a*", "ab", true}, {"*", "", true}, {"a*c", "abbc", true}, {"a*c", "ac", true}, {"a*b*c", "a-b-c", true},
+		{"a*b*c", "acb", false}, {"*.nova-*", "amazon.nova-lite", true}, {"a*a", "a", false},
+	} {
+		if got := MatchPattern(tt.pattern, tt.text); got != tt.want {
+			t.Errorf("%q on %q is %v", tt.pattern, tt.text, got)
+		}
+	}
+}
+
+func TestTakeAsked(t *testing.T) {
+	h := http.Header{}
+	h.Set("X-Waybill-Tags", " team = search ,feature=a=b")
+	h.Set("X-Litellm-Tags", "env:prod")
+	h.Set("X-Portkey-Metadata", `{"_user":"user-17","n":3}`)
+	h.Set("X-Openwebui-User-Name", "somebody")
+	h.Set("Accept", "x")
+	got, err := TakeAsked(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(got); text != "[{_user user-17 X-Portkey-Metadata} {env prod X-Litellm-Tags} {feature a=b X-Waybill-Tags} {team search X-Waybill-Tags}]" || len(h) != 1 {
+		t.Errorf("%s, left %v", text, h)
+	}
+	if _, err := TakeAsked(http.Header{"X-Waybill-Tags": {"nonsense"}}); err == nil || strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(example))
+	f.Add([]byte("tags: {keys: {a: {pattern: '['}}}"))
+	f.Add([]byte("a: &x [1]\nb: *x\n"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		p, err := Parse("policy.yaml", src, secret)
+		if (p == nil) == (err == nil) {
+			t.Errorf("policy %v and error %v", p, err)
+		}
+		if p != nil {
+			p.Decide(&Request{Asked: ask("team", "x")})
+		}
+	})
+}
+
+func FuzzAsked(f *testing.F) {
+	f.Add("team=search,feature=x")
+	f.Add(`{"a":"b"}`)
+	f.Fuzz(func(t *testing.T, v string) {
+		for _, name := range []string{"X-Waybill-Tags", "X-Litellm-Tags", "Cf-Aig-Metadata"} {
+			got, err := TakeAsked(http.Header{name: {v}})
+			if err != nil && len(got) > 0 {
+				t.Error("tags and an error")
+			}
+		}
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	p := parse(b, example)
+	req := &Request{Principal: waybill.Principal{Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, Model: "amazon.nova-lite-v1:0",
+		Asked: ask("environment", "production", "costCenter", "CC-1001", "feature", "summary")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := p.Decide(req); d.Outcome != waybill.PolicyAllowed {
+			b.Fatal(d.Reasons())
+		}
+	}
+}
