@@ -133,7 +133,7 @@ func open(text []byte) bool {
 func (r *logReader) each(f func(v waybill.Invocation, line int64) error, bad func(line int64, reason string)) (other int64, err error) {
 	for {
 		text, line, err := r.chunk()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return other, nil
 		}
 		if err != nil {
@@ -153,7 +153,7 @@ func (r *logReader) each(f func(v waybill.Invocation, line int64) error, bad fun
 		for {
 			var rec logRecord
 			err := d.Decode(&rec)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
