@@ -1,7 +1,7 @@
 # Entry points. `go build ./cmd/...` and `go test ./...` do the same work; make shortens.
 GO ?= go
 PKG ?= ./internal/bedrock
-FUZZ ?= FuzzMeterEventStream
+FUZZ ?= FuzzEventStream
 FUZZTIME ?= 30s
 
 .PHONY: help demo build test check lint race bench fuzz golden vuln tools-present

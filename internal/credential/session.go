@@ -43,6 +43,9 @@ type Config struct {
 	Backoff time.Duration
 	// CallTimeout bounds one call to STS; 0 means five seconds.
 	CallTimeout time.Duration
+	// TurnTimeout bounds the wait for a turn below PerSecond, as after a cold start; 0
+	// means two minutes.
+	TurnTimeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -57,6 +60,7 @@ func (c Config) withDefaults() Config {
 	or(&c.RefreshBefore, 5*time.Minute)
 	or(&c.Backoff, time.Second)
 	or(&c.CallTimeout, 5*time.Second)
+	or(&c.TurnTimeout, 2*time.Minute)
 	if c.MaxSessions <= 0 {
 		c.MaxSessions = 20_000
 	}
@@ -203,9 +207,7 @@ func (s *Sessions) start(p *slot) {
 	f := &flight{done: make(chan struct{})}
 	p.flight = f
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.config.CallTimeout)
-		defer cancel()
-		got, err := s.assume(ctx, p.request)
+		got, err := s.assume(p.request)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p.flight = nil
@@ -222,10 +224,16 @@ func (s *Sessions) start(p *slot) {
 	}()
 }
 
-func (s *Sessions) assume(ctx context.Context, want waybill.RoleSession) (*session, error) {
-	if err := s.limiter.Wait(ctx); err != nil {
+// assume waits for its turn below the quota and asks STS. Who waits for the session may
+// give up earlier; the session is there for the next.
+func (s *Sessions) assume(want waybill.RoleSession) (*session, error) {
+	turn, stop := context.WithTimeout(context.Background(), s.config.TurnTimeout)
+	defer stop()
+	if err := s.limiter.Wait(turn); err != nil {
 		return nil, fmt.Errorf("wait for the limit of %g AssumeRole calls a second: %w", s.config.PerSecond, err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.CallTimeout)
+	defer cancel()
 	out, err := s.call(ctx, want, want.Tags)
 	if code(err) == "PackedPolicyTooLarge" && len(want.Drop) > 0 {
 		tags := want.Tags.Map()

@@ -128,7 +128,7 @@ func TestOptionalTagsAreGivenUp(t *testing.T) {
 func TestManyCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSTS{}
-		s := NewSessions(f, Config{PerSecond: 100, CallTimeout: 10 * time.Minute})
+		s := NewSessions(f, Config{PerSecond: 100})
 		var wg sync.WaitGroup
 		const callers = 10_000
 		begin := time.Now()

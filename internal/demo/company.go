@@ -23,8 +23,7 @@ type person struct{ name, team, costCenter, token string }
 func subject(i int) string { return fmt.Sprintf("user-%02d", i+1) }
 
 // Policy is the company's tag policy.
-const Policy = `# yaml-language-server: $schema=https://waybill.dev/policy.schema.json
-version: 1
+const Policy = `version: 1
 session: {name: '{user}'}
 tags:
   keys:

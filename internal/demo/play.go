@@ -209,7 +209,8 @@ func (p *play) startGateway(ctx context.Context) (stop func() error, err error) 
 		close(ready)
 	}()
 	stop = func() error {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		// Ctrl-C on a terminal reaches the gateway by itself.
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
 		return cmd.Wait()
