@@ -115,6 +115,7 @@ func readConfig(path string) (*config, error) {
 		"insertUsage": func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
 		"timeouts": func(n policy.Node) {
 			n.Fields(map[string]func(policy.Node){
+				"body":      func(n policy.Node) { c.gateway.BodyTimeout = duration(n) },
 				"firstByte": func(n policy.Node) { c.headerTimeout = duration(n) },
 				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
 			})

@@ -75,6 +75,7 @@ type Config struct {
 	Targets       []Target
 	Profiles      map[string]waybill.ModelID // model behind an application inference profile
 	MaxBody       int64                      // bytes; 0 means AWS's 25,000,000
+	BodyTimeout   time.Duration              // for a request to arrive whole; 0 means five minutes
 	Drain         DrainMode                  // empty means Drain
 	DrainTime     time.Duration              // 0 means two minutes
 	DrainBytes    int64                      // 0 means 64 MiB
@@ -142,10 +143,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
 		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
+	// A stranger may not hold a connection open with a body that never ends.
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(c.started.Add(or(c.config.BodyTimeout, 5*time.Minute))) // where the server has no deadlines, it has none
 	if err := c.admit(r); err != nil {
-		c.refuse(w, r, err)
+		c.refuse(w, r, err) // the deadline stays: the server still reads what is left of the body
 		return
 	}
+	_ = deadline.SetReadDeadline(time.Time{})
 	c.forward(w, r)
 }
 

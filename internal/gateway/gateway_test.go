@@ -397,3 +397,26 @@ func TestRecordAfterHangUp(t *testing.T) {
 		}
 	}
 }
+
+// A body that never ends does not hold its connection for ever, and nothing leaves.
+func TestBodyThatNeverEnds(t *testing.T) {
+	s := newStand(t, func(_ *fakeaws.Config, g *gateway.Config) { g.BodyTimeout = 50 * time.Millisecond })
+	body, pipe := io.Pipe()
+	defer pipe.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/model/"+nova+"/converse", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ContentLength = 100
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	a, err := http.DefaultClient.Do(r)
+	if err == nil {
+		a.Body.Close()
+		if a.StatusCode != 400 {
+			t.Errorf("status %d", a.StatusCode)
+		}
+	}
+	if n := len(s.world.Calls()); n != 0 {
+		t.Errorf("%d calls reached AWS", n)
+	}
+}
