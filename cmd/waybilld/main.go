@@ -123,9 +123,15 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	guard, values, err := openValues(c.valuesFile, c.gateway.Policy, log)
+	if err != nil {
+		return errors.Join(err, book.Stop())
+	}
+	defer values.Close()
 	g := &gateway.Gateway{Callers: keys, Signer: signer, Journal: book, Client: transport(c), Log: log,
-		Metrics: gateway.NewMetrics(registry), Now: time.Now}
+		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
+	registry.MustRegister(&distinctValues{guard, g.Policy})
 
 	var draining atomic.Bool
 	front := &http.Server{Handler: g, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,

@@ -51,7 +51,7 @@ var allowed = []struct {
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/credential", "internal/journal", "internal/gateway"}},
-	{"cmd/waybill", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/lake",
+	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/lake",
 		"internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.

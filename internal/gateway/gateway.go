@@ -96,6 +96,9 @@ type Gateway struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
+	// Guard counts the distinct values of tag keys that declare a bound; nil counts
+	// nothing. Reload gives it the new policy.
+	Guard *policy.Guard
 
 	mu     sync.RWMutex // guards config
 	config *Config
@@ -107,6 +110,9 @@ func (g *Gateway) Reload(c *Config) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.config = c
+	if g.Guard != nil {
+		g.Guard.Use(c.Policy)
+	}
 }
 
 func (g *Gateway) current() *Config {
@@ -114,6 +120,9 @@ func (g *Gateway) current() *Config {
 	defer g.mu.RUnlock()
 	return g.config
 }
+
+// Policy is the tag policy in force.
+func (g *Gateway) Policy() *policy.Policy { return g.current().Policy }
 
 // Wait returns when no call is under way, answers being drained included.
 func (g *Gateway) Wait() { g.calls.Wait() }
@@ -201,6 +210,7 @@ func (c *call) admit(r *http.Request) error {
 		for k, v := range parsed.Metadata.All() {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
 		}
+		policy.Order(asked)
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
 		}
@@ -321,24 +331,17 @@ func (c *call) decide(asked []policy.Asked) error {
 }
 
 func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
-	return &policy.Request{Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
+	req := &policy.Request{CallID: c.record.CallID, At: c.started, Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
 		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
-}
-
-// facts gives conditions of roles and targets the call's tags and facts.
-func (c *call) facts() func(string) (string, bool) {
-	req := c.policyRequest(nil)
-	return func(name string) (string, bool) {
-		if v, ok := c.decision.Tags.Get(name); ok {
-			return v, true
-		}
-		return req.Fact(name)
+	if c.route.Spends { // what costs nothing uses up no bound
+		req.Guard = c.g.Guard
 	}
+	return req
 }
 
 // aim chooses Region, profile and project: the first target that holds.
 func (c *call) aim() {
-	facts := c.facts()
+	facts := c.decision.Fact
 	for i := range c.config.Targets {
 		t := &c.config.Targets[i]
 		if ok, _ := t.When.Holds(facts); !ok {
@@ -384,7 +387,7 @@ func escapeSegment(s string) string {
 // chooseRole takes the first role that holds. Without one the call is refused: it
 // would be billed to the gateway itself.
 func (c *call) chooseRole() error {
-	facts := c.facts()
+	facts := c.decision.Fact
 	for i := range c.config.Roles {
 		role := &c.config.Roles[i]
 		if ok, _ := role.When.Holds(facts); !ok {
