@@ -65,9 +65,9 @@ func readConfig(path string) (*config, error) {
 				"key":         func(n policy.Node) { c.keyFile = file(n) },
 			})
 		},
-		"region":  func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
-		"regions": func(n policy.Node) { c.gateway.Regions = n.Texts() },
-		"policy":  func(n policy.Node) { c.policyFile = file(n) },
+		"region":         func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
+		"regions":        func(n policy.Node) { c.gateway.Regions = n.Texts() },
+		"policy":         func(n policy.Node) { c.policyFile = file(n) },
 		"hashKey":        func(n policy.Node) { hashKey = reference(n) },
 		"hashKeys":       func(n policy.Node) { epochsFile = file(n) },
 		"distinctValues": func(n policy.Node) { c.valuesFile = file(n) },

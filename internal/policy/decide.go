@@ -173,9 +173,9 @@ type slot struct {
 	source string
 	given  string // by the caller's registration
 	asked  int16  // index of the Asked tag for it, -1 if none
-	ok     bool  // it has a value
-	loose  bool  // the value breaks the policy and is kept for observation, on the request only
-	failed bool  // a violation says already why it has none
+	ok     bool   // it has a value
+	loose  bool   // the value breaks the policy and is kept for observation, on the request only
+	failed bool   // a violation says already why it has none
 }
 
 // A found violation waits for its mode, which may depend on tags not yet resolved.
@@ -186,6 +186,7 @@ type found struct {
 	message   string
 	remedy    string
 	candidate string // the value, where AWS would take it
+	good      bool   // the value is of the vocabulary; only a rule is against it here
 	fixed     Mode
 }
 
@@ -588,7 +589,7 @@ func (c *decider) applyRules() {
 		for _, i := range r.forbid {
 			if s := &c.slots[i]; s.ok {
 				f := c.violate(c.p.keys[i], "forbidden", fmt.Sprintf("tag %q is forbidden when %s", c.p.keys[i].name, r.when.String()), "leave it out")
-				f.rule, f.candidate = r, s.value
+				f.rule, f.candidate, f.good = r, s.value, true
 				c.step(c.p.keys[i].name, s.source, "dropped: %s forbids it", r.title())
 				*s = slot{failed: true, source: s.source}
 			}
@@ -602,7 +603,7 @@ func (c *decider) allow(r *rule, a allowed) {
 		return
 	}
 	f := c.violate(k, "not_allowed", fmt.Sprintf("the value of tag %q is not allowed when %s", k.name, r.when.String()), "allowed are: "+listed(a.values))
-	f.rule, f.candidate = r, s.value
+	f.rule, f.candidate, f.good = r, s.value, true
 	c.step(k.name, s.source, "dropped: %s does not allow the value", r.title())
 	*s = slot{failed: true, source: s.source}
 }
@@ -698,8 +699,9 @@ func (c *decider) modeOf(f *found) Mode {
 	return c.p.mode
 }
 
-// settle gives each violation its mode, and the call its outcome. What is only
-// observed keeps its value, on the request.
+// settle gives each violation its mode, and the call its outcome. What is not enforced
+// keeps a value of the vocabulary; what is only observed keeps any that AWS takes, on
+// the request.
 func (c *decider) settle() {
 	c.d.Outcome = waybill.PolicyAllowed
 	if len(c.found) == 0 {
@@ -718,19 +720,22 @@ func (c *decider) settle() {
 		}
 	}
 	for i := range c.found {
-		switch f := &c.found[i]; c.d.Violations[i].Mode {
-		case Enforce:
+		f, mode := &c.found[i], c.d.Violations[i].Mode
+		switch {
+		case mode == Enforce:
 			c.d.Outcome = waybill.PolicyRefused
-		case Warn:
-			if c.d.Outcome == waybill.PolicyAllowed {
-				c.d.Outcome = waybill.PolicyWarned
-			}
-		case Observe:
-			if f.candidate != "" {
-				s := &c.slots[f.key]
-				s.value, s.ok, s.loose = f.candidate, true, true
-				c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
-			}
+		case mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
+			c.d.Outcome = waybill.PolicyWarned
+		}
+		if f.candidate == "" || mode == Enforce || mode == Warn && !f.good {
+			continue
+		}
+		s := &c.slots[f.key]
+		s.value, s.ok, s.loose = f.candidate, true, !f.good
+		if s.loose {
+			c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
+		} else {
+			c.step(c.p.keys[f.key].name, s.source, "kept after all: the violation is not enforced")
 		}
 	}
 }

@@ -21,8 +21,9 @@ type File struct {
 	// (fewer values, required, more modes), never widened.
 	Import Texts `yaml:"import"`
 	// Mode says what a violation does where nothing nearer says otherwise: enforce
-	// refuses the call; warn lets it pass without the bad tag, and marks it; observe
-	// lets it pass, keeps the tag on the request where AWS takes it, and records it.
+	// refuses the call; warn lets it pass and marks it, without a value that is not of
+	// the vocabulary; observe lets it pass and records it, and keeps such a value on the
+	// request where AWS takes it.
 	Mode Mode `yaml:"mode" jsonschema:"enum=enforce,enum=warn,enum=observe"`
 	// Unknown says what happens to tags that a request brings and no key declares:
 	// drop leaves them out, refuse is a violation, pass carries them on the request.
