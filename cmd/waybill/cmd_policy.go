@@ -30,7 +30,7 @@ values they take. docs/operate/policy.md is its reference.`,
   waybill policy test policy.yaml
   waybill policy explain policy.yaml --caller user-17 --send environment=prod
   waybill policy impact --policy new.yaml --since 30d --lake ./lake`}
-	c.AddCommand(newPolicyLint(out), newPolicyTest(out), newPolicyExplain(out), newPolicyResolve(out), newPolicyEpochs(out))
+	c.AddCommand(newPolicyLint(out), newPolicyTest(out), newPolicyExplain(out), newPolicyResolve(out), newPolicyEpochs(out), newPolicySchema(out))
 	return c
 }
 
@@ -192,6 +192,25 @@ func showCases(results []policy.CaseResult, output string, out io.Writer) error 
 		err = errBadNews
 	}
 	return err
+}
+
+func newPolicySchema(out io.Writer) *cobra.Command {
+	var cases bool
+	c := &cobra.Command{Use: "schema", Short: "Print the JSON Schema of a policy file, for editors", Args: cobra.NoArgs,
+		Long: `Schema prints the JSON Schema of a policy file, or of a file of cases. Editors that know
+the YAML language server take it from the first line of the file:
+
+  # yaml-language-server: $schema=tag-policy.json`,
+		RunE: func(*cobra.Command, []string) error {
+			schema := policy.Schema
+			if cases {
+				schema = policy.CasesSchema
+			}
+			_, err := out.Write(schema)
+			return err
+		}}
+	c.Flags().BoolVar(&cases, "cases", false, "of a file of cases")
+	return c
 }
 
 // pairs reads flags of the form key=value.

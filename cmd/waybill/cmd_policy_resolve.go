@@ -61,11 +61,6 @@ pseudonym, why, and whether it was found. Without the record there is no answer.
 	c.Flags().StringVar(&o.lake, "lake", "", "ledger, whose callers are candidates")
 	c.Flags().StringVar(&o.reason, "reason", "", "why the pseudonym is resolved; it is recorded")
 	c.Flags().StringVar(&o.audit, "audit", "", "audit file that the record is appended to")
-	for _, name := range []string{"hash-keys", "reason", "audit"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag is declared above
-		}
-	}
 	return c
 }
 
@@ -87,8 +82,11 @@ func runResolve(ctx context.Context, pseudonym string, o resolveOptions, stdin i
 	if _, ok := policy.IsPseudonym(pseudonym); !ok {
 		return &waybill.Error{Kind: waybill.Misused, Message: "that is not a pseudonym", Hint: "it looks like h1-0123456789abcdef0123"}
 	}
-	if strings.TrimSpace(o.reason) == "" {
-		return &waybill.Error{Kind: waybill.Misused, Message: "--reason is empty", Hint: "say why the pseudonym is resolved"}
+	for _, f := range []struct{ name, value, hint string }{{"hash-keys", o.hashKeys, "name the gateway's hashKeys file"},
+		{"reason", o.reason, "say why the pseudonym is resolved"}, {"audit", o.audit, "name the file that keeps the record"}} {
+		if strings.TrimSpace(f.value) == "" {
+			return &waybill.Error{Kind: waybill.Misused, Message: "--" + f.name + " is missing", Hint: f.hint}
+		}
 	}
 	epochs, err := readEpochs(o.hashKeys)
 	if err != nil {
