@@ -2,6 +2,7 @@ package stamp
 
 import (
 	"strings"
+	"time"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/policy"
@@ -12,8 +13,17 @@ import (
 // rules are a tag policy.
 type rules struct{ policy *policy.Policy }
 
-func readRules(name string, src, hashKey []byte) (rules, error) {
-	p, err := policy.Parse(name, src, policy.Options{HashKey: hashKey})
+// readRules reads a policy. open reads what it imports; epochs is the text of the file
+// of secrets, or nil.
+func readRules(name string, src, hashKey []byte, epochsFile string, epochs []byte, open func(string) ([]byte, error)) (rules, error) {
+	o := policy.Options{HashKey: hashKey, Open: open}
+	if epochs != nil {
+		var err error
+		if o.Epochs, err = policy.ParseEpochs(epochsFile, epochs); err != nil {
+			return rules{}, err
+		}
+	}
+	p, err := policy.Parse(name, src, o)
 	return rules{p}, err
 }
 
@@ -31,7 +41,7 @@ func (r rules) judge(c *call, caller waybill.Principal, sources []source) verdic
 		return verdict{refusal: &waybill.Error{Kind: waybill.Denied, Code: "WB1303", Message: "this caller may not use that model",
 			Hint: "allowed are: " + strings.Join(caller.Models, ", ")}}
 	}
-	d := r.policy.Decide(&policy.Request{Principal: caller, Operation: c.operation, Endpoint: waybill.Runtime,
+	d := r.policy.Decide(&policy.Request{At: time.Now(), Principal: caller, Operation: c.operation, Endpoint: waybill.Runtime,
 		Region: c.region, Model: c.model, Asked: asked(sources)})
 	v := verdict{tags: d.Request, violations: violations(d), refusal: refusal(d)}
 	if env, ok := d.Tags.Get("environment"); ok && v.refusal == nil && !allowed(caller.Environments, env) {
@@ -98,9 +108,9 @@ type session struct {
 // session resolves the role session of a caller. Only what rides on the session can
 // refuse it: what else is required may come with each call.
 func (r rules) session(caller waybill.Principal, tags waybill.Tags) (session, error) {
-	d := r.policy.Decide(&policy.Request{Principal: caller, Endpoint: waybill.Runtime, Asked: asked([]source{{"stamp.Config.Tags", listed(tags)}})})
+	d := r.policy.Decide(&policy.Request{At: time.Now(), Principal: caller, Endpoint: waybill.Runtime, Asked: asked([]source{{"stamp.Config.Tags", listed(tags)}})})
 	rides := make(map[string]bool)
-	for _, key := range r.policy.SessionKeys() {
+	for _, key := range r.policy.KeysOn(policy.OnSession) {
 		rides[key] = true
 	}
 	var bad []string

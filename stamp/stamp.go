@@ -16,14 +16,18 @@ import (
 // Config says which tags a process puts on its calls.
 type Config struct {
 	// PolicyFile is the tag policy, the same file that a gateway reads. It is read once,
-	// by New.
+	// by New, with the files that it imports.
 	PolicyFile string
 	// Policy is the text of the tag policy, as of an embedded file. PolicyFile then only
-	// names it in messages.
+	// names it in messages, and it can import nothing.
 	Policy []byte
 	// HashKey is the secret of `transform: hmac`, 16 bytes or more. Where gateways serve
 	// the same policy it is theirs, so that one user has one pseudonym.
 	HashKey []byte
+	// HashKeysFile is the gateway's hashKeys: secrets that are rotated. It is read once, by
+	// New: a program that runs over the day of a rotation changes with it, one that was
+	// started before the new epoch was written does not know it.
+	HashKeysFile string
 	// Caller is the process: what the policy takes `from: caller.*` and `from: claims.*`
 	// of. The process vouches for it; nothing proves it. Its Tags cannot be overridden by
 	// a call, and its Models and Environments are kept to.
@@ -62,6 +66,7 @@ type Stamper struct {
 // New reads the policy. Its error lists every mistake in it, with line and column.
 func New(c Config) (*Stamper, error) {
 	name, src := c.PolicyFile, c.Policy
+	var open func(string) ([]byte, error)
 	switch {
 	case src == nil && name == "":
 		return nil, errors.New("stamp: there is no tag policy: set Config.PolicyFile or Config.Policy")
@@ -70,10 +75,18 @@ func New(c Config) (*Stamper, error) {
 		if src, err = os.ReadFile(name); err != nil {
 			return nil, fmt.Errorf("stamp: read tag policy: %w", err)
 		}
+		open = os.ReadFile
 	case name == "":
 		name = "policy"
 	}
-	r, err := readRules(name, src, c.HashKey)
+	var epochs []byte
+	if c.HashKeysFile != "" {
+		var err error
+		if epochs, err = os.ReadFile(c.HashKeysFile); err != nil {
+			return nil, fmt.Errorf("stamp: read the secrets of hashing: %w", err)
+		}
+	}
+	r, err := readRules(name, src, c.HashKey, c.HashKeysFile, epochs, open)
 	if err != nil {
 		return nil, fmt.Errorf("stamp: read tag policy:\n%w", err)
 	}

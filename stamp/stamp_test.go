@@ -9,6 +9,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -964,4 +966,41 @@ func FuzzMetadata(f *testing.F) {
 			t.Errorf("metadata is %v", m)
 		}
 	})
+}
+
+// A policy on disk imports the organisation's vocabulary, and hashes with the gateway's
+// own secrets.
+func TestImportsAndEpochs(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"policy.yaml":     "import: vocabulary.yaml\ntags: {keys: {user: {from: caller.subject, transform: hmac}}}\n",
+		"vocabulary.yaml": "tags: {keys: {team: {required: true, values: [search]}}}\n",
+		"hashkeys.jsonl":  `{"epoch":"7","key":"MDEyMzQ1Njc4OWFiY2RlZg=="}` + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := stamp.Config{PolicyFile: filepath.Join(dir, "policy.yaml"), HashKeysFile: filepath.Join(dir, "hashkeys.jsonl"), Caller: waybill.Principal{Subject: "checkout"}}
+	s, err := stamp.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newStand(t, nil)
+	client := in.client(s.Options)
+	hello := &bedrockruntime.ConverseInput{ModelId: aws.String(nova), Messages: message("hi")}
+	if _, err := client.Converse(t.Context(), hello); err == nil || !strings.Contains(err.Error(), `"team" is required`) {
+		t.Errorf("without the imported key's tag: %v", err)
+	}
+	if _, err := client.Converse(stamp.WithTags(t.Context(), waybill.Tag{Key: "team", Value: "search"}), hello); err != nil {
+		t.Fatal(err)
+	}
+	calls := in.world.Calls()
+	if got := calls[len(calls)-1].Metadata["user"]; !strings.HasPrefix(got, "h7-") {
+		t.Errorf("user is %q, want a pseudonym of epoch 7", got)
+	}
+	c.HashKeysFile = filepath.Join(dir, "none")
+	if _, err := stamp.New(c); err == nil {
+		t.Error("secrets that are not there")
+	}
 }
