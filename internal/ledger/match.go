@@ -22,17 +22,6 @@ type Facts interface {
 	Charges(ctx context.Context, period waybill.Period) ([]waybill.ChargeTotal, map[string]waybill.Tags, error)
 }
 
-// A share is the usage of one kind in one cell: what bears cost.
-type share struct {
-	cell     int // index in account.cells
-	kind     waybill.Kind
-	quantity int64
-	day      waybill.Day
-	priced   bool
-	price    ratecard.Price
-	metered  waybill.Money // zero if not priced
-}
-
 // A keyAccount is all that is known of one usage key in the period.
 type keyAccount struct {
 	key    waybill.UsageKey
@@ -81,11 +70,7 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 		return nil, fmt.Errorf("read the charges of %s: %w", period, err)
 	}
 	a.chargeTags = chargeTags
-	ids := card.ModelIDs()
-	for _, c := range a.cells {
-		ids = append(ids, c.Model)
-	}
-	models, err := ratecard.KnownModels(ids...)
+	p, err := newPricer(card, a.cells)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +81,8 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 		}
 		return keys[k]
 	}
-	a.enterCells(card, models, keyOf)
-	if err := a.enterCharges(totals, models, keyOf); err != nil {
+	a.enterCells(p, keyOf)
+	if err := a.enterCharges(totals, p.models, keyOf); err != nil {
 		return nil, err
 	}
 	for _, k := range keys {
@@ -107,9 +92,9 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 	return a, nil
 }
 
-// enterCells prices the calls, kind by kind, and tells those that went round the
-// gateway from the others.
-func (a *account) enterCells(card *ratecard.Card, models *ratecard.Models, keyOf func(waybill.UsageKey) *keyAccount) {
+// enterCells prices the calls, and tells those that went round the gateway from the
+// others.
+func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount) {
 	for _, c := range a.cells {
 		if c.Sources != "log" && c.Outcome != waybill.Refused {
 			a.gateway[c.Account] = true
@@ -126,28 +111,10 @@ func (a *account) enterCells(card *ratecard.Card, models *ratecard.Models, keyOf
 		if c.Unknown > 0 && !a.isBypass[i] {
 			a.unknown[place(c.Account, c.Region, c.Model)] += c.Unknown
 		}
-		tier := c.Tier
-		if tier == "" || tier == "default" {
-			tier = waybill.TierStandard
-		}
-		if c.LatencyMode == "optimized" {
-			tier = waybill.TierLatencyOptimized
-		}
-		model := c.Model
-		if id, ok := models.ID(model); ok {
-			model = id
-		}
-		for kind, n := range c.Usage.All() {
-			s := share{cell: i, kind: kind, quantity: n, day: c.Hour.Day()}
-			s.price, s.priced = card.Rate(ratecard.Query{Model: model, Region: c.Region, Scope: c.Scope,
-				Kind: kind, Tier: tier, ContextBucket: c.ContextBucket, Day: s.day})
-			if s.priced {
-				s.metered = s.price.Rate.Of(n)
-			} else {
-				a.unpriced[i] = true
-			}
-			k := keyOf(waybill.UsageKey{Account: c.Account, Region: c.Region, Model: model, Kind: kind, Tier: tier,
-				Scope: c.Scope.Group(), LongContext: card.LongContext(model, c.ContextBucket)})
+		for key, s := range p.shares(&c) {
+			s.cell = i
+			a.unpriced[i] = a.unpriced[i] || !s.priced
+			k := keyOf(key)
 			if a.isBypass[i] {
 				k.bypass = append(k.bypass, s)
 			} else {
