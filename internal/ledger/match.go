@@ -51,9 +51,10 @@ type account struct {
 	hasBill    bool
 	hasCalls   bool
 	currency   string
-	logged     map[string]bool  // account/region pairs in which the log has calls
-	unknown    map[string]int64 // calls whose usage is not known, by account/region/model
-	gateway    map[string]bool  // accounts in which a gateway made calls in this period
+	logged     map[string]bool                                 // account/region pairs in which the log has calls
+	unknown    map[string]int64                                // calls whose usage is not known, by account/region/model
+	gateway    map[string]bool                                 // accounts in which a gateway made calls in this period
+	rename     func(key, value string, day waybill.Day) string // nil, or ReportOptions.Rename
 }
 
 func place(parts ...string) string { return strings.Join(parts, "/") }

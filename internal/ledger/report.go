@@ -30,6 +30,14 @@ type ReportOptions struct {
 	By []string
 	// Where keeps the rows whose key has the value. What it leaves out is in Elsewhere.
 	Where []waybill.Tag
+	// Rename, if not nil, gives the value under which a tag value of a day is reported:
+	// how a reorganisation is applied. It is asked of tags alone, on every basis, before
+	// rows are grouped and Where is applied; key is without "tag:". It must be a function
+	// of its arguments. The day is 0 for a charge of which the bill tells no single day.
+	Rename func(key, value string, day waybill.Day) string
+	// Renamed is what Rename stands for, as statements show it: "as reorganised by
+	// 2026-11-01".
+	Renamed string
 }
 
 // A Row is one line of a statement.
@@ -54,6 +62,7 @@ type Statement struct {
 	Period       waybill.Period
 	Basis        Basis
 	Reason       string
+	Renamed      string // ReportOptions.Renamed; empty without a Rename
 	By           []string
 	Currency     string
 	Rows         []Row // largest cost first
@@ -83,6 +92,9 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 	}
 	if s.Basis, s.Reason, err = a.chooseBasis(o); err != nil {
 		return nil, err
+	}
+	if o.Rename != nil {
+		a.rename, s.Renamed = o.Rename, cmp.Or(o.Renamed, "renamed")
 	}
 	t := &table{by: o.By, where: o.Where, index: make(map[string]int)}
 	var entries []entry

@@ -39,9 +39,13 @@ func StatementJSON(w io.Writer, s *ledger.Statement) error {
 	for _, b := range s.Buckets {
 		buckets = append(buckets, object{"bucket": b.Bucket, "cost": b.Amount, "evidence": evidence(b.Evidence)})
 	}
-	return write(w, object{"version": Version, "period": s.Period, "basis": s.Basis, "reason": s.Reason, "by": s.By, "currency": s.Currency,
+	out := object{"version": Version, "period": s.Period, "basis": s.Basis, "reason": s.Reason, "by": s.By, "currency": s.Currency,
 		"rows": rows, "elsewhere": s.Elsewhere, "unattributed": s.Unattributed, "buckets": buckets, "total": s.Total, "billed": s.Billed,
-		"not_claimed": s.NotClaimed, "refused": s.Refused})
+		"not_claimed": s.NotClaimed, "refused": s.Refused}
+	if s.Renamed != "" {
+		out["reorganised"] = s.Renamed
+	}
+	return write(w, out)
 }
 
 // usage has every kind, so that a reader need not know which are left out.

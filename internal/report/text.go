@@ -55,7 +55,11 @@ func right(columns ...int) []table.ColumnConfig {
 
 // StatementText shows a statement on a terminal. What is not known comes first.
 func StatementText(w io.Writer, s *ledger.Statement) {
-	fmt.Fprintf(w, "%s, basis %s: %s.\n\n", s.Period, s.Basis, s.Reason)
+	fmt.Fprintf(w, "%s, basis %s: %s.\n", s.Period, s.Basis, s.Reason)
+	if s.Renamed != "" {
+		fmt.Fprintf(w, "Tag values are %s.\n", s.Renamed)
+	}
+	fmt.Fprintln(w)
 	var unknown, unpriced, calls int64
 	for _, r := range s.Rows {
 		unknown, unpriced, calls = unknown+r.Unknown, unpriced+r.Unpriced, calls+r.Calls
