@@ -96,7 +96,11 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 // summed by product, so that what the reader left out is told with its sum.
 func billQuery(stage string, p waybill.Period) string {
 	money := func(name string) string { return "CAST(" + name + " AS DECIMAL(38,18))" }
-	cost := "coalesce(" + money("net_cost_text") + ", " + money("cost_text") + ", 0)"
+	// Net costs hold the discounts already. The rows of the discounts are in the export as
+	// well, without a net cost of their own: on top they would be taken twice.
+	within := "net_cost_text IS NULL AND line_item_type LIKE '%Discount' AND product_code IN (SELECT product_code FROM " + stage +
+		" WHERE net_cost_text IS NOT NULL AND line_item_type NOT LIKE '%Discount')"
+	cost := "CASE WHEN " + within + " THEN 0 ELSE coalesce(" + money("net_cost_text") + ", " + money("cost_text") + ", 0) END"
 	var own, sums []string
 	for _, c := range lineItems.columns {
 		switch c.name {

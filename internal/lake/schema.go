@@ -135,7 +135,7 @@ var lineItems = tableSpec{name: "line_items", version: 1, doc: "Bedrock's rows o
 		text("usage_type", "line_item_usage_type"), text("operation", "line_item_operation"), text("resource_id", "line_item_resource_id"), text("iam_principal", "line_item_iam_principal"),
 		text("description", "line_item_line_item_description"), text("region_code", "product_region_code, else product['region']"),
 		{"usage_amount", "DECIMAL(38,18)", "line_item_usage_amount, in pricing_unit"}, text("pricing_unit", ""), text("currency", "line_item_currency_code"), text("unblended_rate", "line_item_unblended_rate"),
-		{"unblended_cost", "DECIMAL(38,18)", "line_item_unblended_cost"}, {"cost", "DECIMAL(38,18)", "invoice amount: line_item_net_unblended_cost where filled, else unblended_cost"},
+		{"unblended_cost", "DECIMAL(38,18)", "line_item_unblended_cost"}, {"cost", "DECIMAL(38,18)", "invoice amount: line_item_net_unblended_cost where filled, else unblended_cost; 0 for a discount that the net costs of its product hold already"},
 		text("rate_code", "pricing_rate_code"), text("product_model", "product['model']"), text("product_provider", "product['provider']"),
 		text("inference_type", "product['inference_type']"), text("feature", "product['feature']"), text("tag_set", "id of the tags map, see tag_sets"), text("resource_tag_set", "id of the resource_tags map"),
 	}}

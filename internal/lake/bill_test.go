@@ -1,0 +1,70 @@
+package lake
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/waybill-dev/waybill"
+)
+
+// exported writes the rows of an export as CSV, loads it into a new lake and gives what
+// the bill of October then has.
+func exported(t *testing.T, rows ...string) (Load, []waybill.ChargeTotal, map[string]waybill.Tags) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "export-00001.csv")
+	if err := os.WriteFile(path, []byte(strings.Join(rows, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return loaded(t, path)
+}
+
+func loaded(t *testing.T, files ...string) (Load, []waybill.ChargeTotal, map[string]waybill.Tags) {
+	t.Helper()
+	l := open(t, t.TempDir())
+	load, err := l.ReplaceLineItems(t.Context(), Export{Manifest: waybill.Object{URI: "m"}, Period: october, Files: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	charges, sets, err := l.Charges(t.Context(), october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return load, charges, sets
+}
+
+// costs are the costs of charges by what name says of them.
+func costs(charges []waybill.ChargeTotal, name func(c waybill.ChargeTotal) string) map[string]string {
+	sums := make(map[string]waybill.Money)
+	for _, c := range charges {
+		sums[name(c)] = sums[name(c)].Add(c.Cost)
+	}
+	out := make(map[string]string)
+	for k, m := range sums {
+		out[k] = m.String()
+	}
+	return out
+}
+
+// A discount is in the net costs of its product or in a row of its own, and is never
+// taken twice: a discount row without a net cost counts only where its product has none.
+func TestDiscountIsTakenOnce(t *testing.T) {
+	_, charges, _ := exported(t,
+		"line_item_usage_start_date,bill_billing_entity,line_item_line_item_type,line_item_product_code,product_product_family,line_item_usage_type,line_item_usage_amount,line_item_unblended_cost,line_item_net_unblended_cost",
+		"2026-10-02T00:00:00.000Z,AWS,Usage,AmazonBedrock,Amazon Bedrock,USE1-NovaLite-input-tokens,1,10,9",
+		"2026-10-02T00:00:00.000Z,AWS,EdpDiscount,AmazonBedrock,,USE1-NovaLite-input-tokens,1,-1,", // inside the 9
+		"2026-10-02T00:00:00.000Z,AWS,Credit,AmazonBedrock,,,1,-3,",                                // no discount: it is not inside
+		"2026-10-02T00:00:00.000Z,AWS,Usage,AmazonBedrockService,Amazon Bedrock,USE1-NovaLite-output-tokens,1,20,",
+		"2026-10-02T00:00:00.000Z,AWS,PrivateRateDiscount,AmazonBedrockService,,USE1-NovaLite-output-tokens,1,-2,",
+		"2026-10-02T00:00:00.000Z,AWS,Usage,AmazonBedrockAgentCore,Amazon Bedrock,Runtime:Consumption-based:vCPU,1,30,30", // net costs of its own rows
+		"2026-10-02T00:00:00.000Z,AWS,BundledDiscount,AmazonBedrockAgentCore,,Runtime:Consumption-based:vCPU,1,-4,-4",
+	)
+	want := map[string]string{"Usage AmazonBedrock": "9", "EdpDiscount AmazonBedrock": "0", "Credit AmazonBedrock": "-3", "Usage AmazonBedrockService": "20",
+		"PrivateRateDiscount AmazonBedrockService": "-2", "Usage AmazonBedrockAgentCore": "30", "BundledDiscount AmazonBedrockAgentCore": "-4"}
+	if d := cmp.Diff(want, costs(charges, func(c waybill.ChargeTotal) string { return c.Type + " " + c.ProductCode })); d != "" {
+		t.Error(d)
+	}
+}
