@@ -39,12 +39,20 @@ var billText = []billColumn{
 
 // bedrockRow is the rule by which a row of the bill is Bedrock's, in the order of
 // trust: product family, product code, Marketplace product name, and the grammar of
-// the marketplace dialect with Bedrock in its description.
+// the marketplace dialect with Bedrock in its description. It is never null.
 const bedrockRow = `(product_family = 'Amazon Bedrock'
   OR product_code IN ('AmazonBedrock', 'AmazonBedrockService', 'AmazonBedrockFoundationModels', 'AmazonBedrockAgentCore')
   OR (billing_entity = 'AWS Marketplace' AND product_name ILIKE '%Bedrock%')
   OR (regexp_matches(usage_type, '^([A-Z0-9]+-MP:)?[A-Z]{2,3}[A-Z0-9]*_.+-Units$') AND (description ILIKE '%Bedrock%' OR product_name ILIKE '%Bedrock%'))
   OR (product_code = '' AND product_family = '' AND regexp_matches(usage_type, '(Claude|Nova|Titan|Llama)[A-Za-z0-9.]*-.*(token|Text-input)')))`
+
+// ownRow is the rule for a row among those of its export: it is Bedrock's, or it is of a
+// Marketplace product that other rows show to be Bedrock's. Such a product is one model;
+// its taxes and credits have its code, and often neither family nor name.
+func ownRow(stage string) string {
+	return "(" + bedrockRow + " OR (billing_entity = 'AWS Marketplace' AND product_code IN (SELECT product_code FROM " + stage +
+		" WHERE billing_entity = 'AWS Marketplace' AND product_code <> '' AND " + bedrockRow + ")))"
+}
 
 // An Export is one delivery of the bill: files of this machine, Parquet or CSV.
 type Export struct {
@@ -127,7 +135,7 @@ func billQuery(stage string, p waybill.Period) string {
 		}
 	}
 	return fmt.Sprintf("SELECT %s FROM %s WHERE %s UNION ALL SELECT %s FROM %s WHERE NOT %s GROUP BY product_code, line_item_type, currency, billing_entity",
-		strings.Join(own, ", "), stage, bedrockRow, strings.Join(sums, ", "), stage, bedrockRow)
+		strings.Join(own, ", "), stage, ownRow(stage), strings.Join(sums, ", "), stage, ownRow(stage))
 }
 
 // stageBill reads the files into a temporary table of texts. The export's doubles

@@ -68,3 +68,26 @@ func TestDiscountIsTakenOnce(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A model on the Marketplace has a product code of its own. What the bill says of that
+// product without naming Bedrock, taxes and credits, is Bedrock's as well; other products
+// of the Marketplace are not.
+func TestMarketplaceRowsThatNameNothing(t *testing.T) {
+	_, charges, _ := exported(t,
+		"bill_billing_entity,line_item_line_item_type,line_item_product_code,product_product_family,line_item_usage_type,line_item_unblended_cost,product",
+		`AWS Marketplace,Usage,7zgyexample,,USE1-MP:USE1_InputTokenCount-Units,8,"{""product_name"":""Claude Sonnet 4.6 (Amazon Bedrock Edition)""}"`,
+		"AWS Marketplace,Tax,7zgyexample,,,1.6,{}",
+		"AWS Marketplace,Credit,7zgyexample,,,-2,",
+		`AWS Marketplace,Usage,3xk9example,,MP:claude_platform-Units,12,"{""product_name"":""Claude Platform on AWS""}"`,
+		"AWS Marketplace,Tax,3xk9example,,,2.4,{}",
+		"AWS,Usage,AmazonS3,,USE1-Bytes,0.25,{}",
+		"AWS,Tax,,,,0.05,{}",
+		`AWS Marketplace,Usage,,,USE1-MP:USE1_OutputTokenCount-Units,16,"{""product_name"":""Claude Sonnet 4.6 (Amazon Bedrock Edition)""}"`, // no code
+		"AWS Marketplace,Tax,,,,0.5,{}", // of anybody's product
+	)
+	want := map[string]string{"bedrock Usage 7zgyexample": "8", "bedrock Tax 7zgyexample": "1.6", "bedrock Credit 7zgyexample": "-2", "bedrock Usage ": "16",
+		"not_claimed Usage 3xk9example": "12", "not_claimed Tax 3xk9example": "2.4", "not_claimed Usage AmazonS3": "0.25", "not_claimed Tax ": "0.55"}
+	if d := cmp.Diff(want, costs(charges, func(c waybill.ChargeTotal) string { return string(c.Claim) + " " + c.Type + " " + c.ProductCode })); d != "" {
+		t.Error(d)
+	}
+}
