@@ -144,8 +144,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 	made := false
 	for _, path := range e.Files {
 		from := "read_parquet('" + quote(path) + "', file_row_number=true)"
-		csv := !strings.HasSuffix(path, ".parquet")
-		if csv {
+		if !strings.HasSuffix(path, ".parquet") {
 			from = "(SELECT *, row_number() OVER () - 1 AS file_row_number FROM read_csv('" + quote(path) + "', header=true, all_varchar=true, delim=',', quote='\"', escape='\"', parallel=false, nullstr=''))"
 		}
 		have, err := l.columns(ctx, from)
@@ -155,7 +154,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		if len(have) <= 1 {
 			continue // an empty chunk
 		}
-		query := "SELECT " + strings.Join(billSelect(have, csv), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", indexOf(e.Files, path)) + from
+		query := "SELECT " + strings.Join(billSelect(have), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", indexOf(e.Files, path)) + from
 		verb := "INSERT INTO " + stage + " BY NAME "
 		if !made {
 			verb = "CREATE TEMP TABLE " + stage + " AS "
@@ -166,7 +165,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		}
 	}
 	if !made {
-		query := "SELECT " + strings.Join(billSelect(nil, true), ", ") + ", 0 AS file_index, 0 AS file_row"
+		query := "SELECT " + strings.Join(billSelect(nil), ", ") + ", 0 AS file_index, 0 AS file_row"
 		if _, err := l.db.ExecContext(ctx, "CREATE TEMP TABLE "+stage+" AS "+query+" LIMIT 0"); err != nil {
 			return err
 		}
@@ -202,7 +201,7 @@ func (l *Lake) columns(ctx context.Context, from string) (map[string]string, err
 }
 
 // billSelect lists the expressions that make a staged row, for the columns there are.
-func billSelect(have map[string]string, csv bool) []string {
+func billSelect(have map[string]string) []string {
 	object := func(name string) string { // a map as JSON text
 		switch typ := have[name]; {
 		case typ == "":
@@ -236,8 +235,8 @@ func billSelect(have map[string]string, csv bool) []string {
 		switch {
 		case have[from] == "":
 			out = append(out, "CAST(NULL AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
-		case csv:
-			out = append(out, "TRY_CAST(replace(replace("+from+", 'T', ' '), 'Z', '') AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
+		case have[from] == "VARCHAR": // by way of a time with an offset, which a plain one would drop
+			out = append(out, "CAST(TRY_CAST("+from+" AS TIMESTAMPTZ) AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
 		default:
 			out = append(out, "CAST("+from+" AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
 		}

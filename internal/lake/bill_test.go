@@ -91,3 +91,44 @@ func TestMarketplaceRowsThatNameNothing(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A time is UTC, whatever offset it is written with; a file may have it as text.
+func TestBillTimesAreUTC(t *testing.T) {
+	const head = "line_item_usage_start_date,line_item_line_item_type,line_item_product_code,line_item_usage_type,line_item_unblended_cost"
+	load, charges, _ := exported(t, head,
+		"2026-10-02T00:00:00.000Z,Usage,AmazonBedrock,a,1",
+		"2026-10-02T23:59:59Z,Usage,AmazonBedrock,a,2",
+		"2026-10-03T01:00:00+02:00,Usage,AmazonBedrock,a,4",
+		"2026-10-01 20:00:00-05:00,Usage,AmazonBedrock,a,8",
+		"2026-10-02,Usage,AmazonBedrock,a,16",
+		"2026-10-25T00:30:00Z,Usage,AmazonBedrock,a,32", // clocks go back in Europe
+		"2026-10-25T01:30:00Z,Usage,AmazonBedrock,a,64",
+		"soon,Usage,AmazonBedrock,a,128")
+	want := map[string]string{"2026-10-02": "31", "2026-10-25": "96"}
+	day := func(c waybill.ChargeTotal) string { return c.Day.String() }
+	if d := cmp.Diff(want, costs(charges, day)); d != "" || len(load.Quarantined) != 1 || load.Quarantined[0].Line != 8 {
+		t.Errorf("quarantined %+v, want line 8\n%s", load.Quarantined, d)
+	}
+	for name, times := range map[string][2]string{
+		"text":           {"'2026-10-02T23:30:00.000Z'", "'soon'"},
+		"with time zone": {"TIMESTAMPTZ '2026-10-03 01:30:00+02:00'", ""},
+		"without":        {"TIMESTAMP '2026-10-02 23:30:00'", ""},
+	} {
+		l, path := open(t, t.TempDir()), filepath.Join(t.TempDir(), "export-00001.parquet")
+		query, bad := "", 0
+		for i, at := range times {
+			if at == "" {
+				continue
+			}
+			bad = i // the second is quarantined
+			query += map[bool]string{true: " UNION ALL "}[i > 0] + "SELECT " + at + " AS line_item_usage_start_date, 'Usage' AS line_item_line_item_type, 'AmazonBedrock' AS line_item_product_code, 0.5 AS line_item_unblended_cost"
+		}
+		if _, err := l.db.ExecContext(t.Context(), "COPY ("+query+") TO '"+quote(path)+"' (FORMAT parquet)"); err != nil {
+			t.Fatal(err)
+		}
+		load, charges, _ := loaded(t, path)
+		if d := cmp.Diff(map[string]string{"2026-10-02": "0.5"}, costs(charges, day)); d != "" || len(load.Quarantined) != bad {
+			t.Errorf("%s: quarantined %+v, want %d\n%s", name, load.Quarantined, bad, d)
+		}
+	}
+}
