@@ -250,9 +250,12 @@ func (l *Lake) quarantineBill(ctx context.Context, stage string, e Export, load 
 	bad := func(name string) string {
 		return "(" + name + " IS NOT NULL AND TRY_CAST(" + name + " AS DECIMAL(38,18)) IS NULL)"
 	}
+	noMap := func(name string) string {
+		return "coalesce(" + name + ", '') <> '' AND coalesce(json_type(TRY_CAST(" + name + " AS JSON)), '') NOT IN ('OBJECT', 'NULL')"
+	}
 	badTime := "(usage_start_text IS NOT NULL AND usage_start_text <> '' AND usage_start IS NULL)"
 	reason := "CASE WHEN " + bad("cost_text") + " THEN 'line_item_unblended_cost is not a number' WHEN " + bad("net_cost_text") + " THEN 'line_item_net_unblended_cost is not a number' WHEN " +
-		bad("amount_text") + " THEN 'line_item_usage_amount is not a number' WHEN " + badTime + " THEN 'line_item_usage_start_date is not a time' WHEN tags_json IS NOT NULL AND tags_json <> '' AND TRY_CAST(tags_json AS JSON) IS NULL THEN 'tags is not a map' END"
+		bad("amount_text") + " THEN 'line_item_usage_amount is not a number' WHEN " + badTime + " THEN 'line_item_usage_start_date is not a time' WHEN " + noMap("tags_json") + " THEN 'tags is not a map' WHEN " + noMap("resource_tags_json") + " THEN 'resource_tags is not a map' END"
 	rows, err := l.db.QueryContext(ctx, "SELECT file_index, file_row + 1, why FROM (SELECT *, "+reason+" AS why FROM "+stage+") WHERE why IS NOT NULL ORDER BY ALL")
 	if err != nil {
 		return err
@@ -295,17 +298,10 @@ func (l *Lake) stageTags(ctx context.Context, stage string) error {
 		if err := rows.Scan(&text); err != nil {
 			return err
 		}
-		var m map[string]*string
-		if text != "" && json.Unmarshal([]byte(text), &m) != nil {
-			return errors.New("a map of tags is not an object of texts")
+		tags, err := mapTags(text)
+		if err != nil {
+			return err
 		}
-		plain := make(map[string]string)
-		for k, v := range m {
-			if v != nil {
-				plain[k] = *v
-			}
-		}
-		tags := waybill.TagsFromMap(plain)
 		ids[text], sets[tags.ID()] = tags.ID(), tags
 	}
 	if err := rows.Err(); err != nil {
@@ -338,6 +334,26 @@ func (l *Lake) stageTags(ctx context.Context, stage string) error {
 		}
 	}
 	return nil
+}
+
+// mapTags reads a map of tags. A value that is no text is kept as it is written; none is
+// no tag.
+func mapTags(text string) (waybill.Tags, error) {
+	var m map[string]json.RawMessage
+	if text != "" && json.Unmarshal([]byte(text), &m) != nil {
+		return waybill.Tags{}, errors.New("a map of tags is not an object") // quarantineBill lets none pass
+	}
+	plain := make(map[string]string)
+	for k, v := range m {
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			s = string(v)
+		}
+		if string(v) != "null" {
+			plain[k] = s
+		}
+	}
+	return waybill.TagsFromMap(plain), nil
 }
 
 // Charges gives the line items of a period, summed over those that agree in everything

@@ -132,3 +132,31 @@ func TestBillTimesAreUTC(t *testing.T) {
 		}
 	}
 }
+
+// Tags that cannot be read keep a row out, and no other row; a value that is no text is
+// kept as it is written.
+func TestTagsThatAreNoMap(t *testing.T) {
+	load, charges, sets := exported(t, "line_item_line_item_type,line_item_product_code,line_item_usage_type,line_item_unblended_cost,tags,resource_tags",
+		`Usage,AmazonBedrock,a,1,"{""iamPrincipal/team"":""search""}",{}`,
+		`Usage,AmazonBedrock,b,2,"[""team""]",{}`,
+		`Usage,AmazonBedrock,c,4,{},"{""user_team"":"`,
+		`Usage,AmazonBedrock,d,8,"""team""",null`,
+		`Usage,AmazonBedrock,e,16,null,`,
+		`Usage,AmazonBedrock,f,32,"{""n"":7,""none"":null,""yes"":true}",{}`,
+	)
+	if d := cmp.Diff(map[string]string{"a": "1", "e": "16", "f": "32"}, costs(charges, func(c waybill.ChargeTotal) string { return c.UsageType })); d != "" {
+		t.Error(d)
+	}
+	var lines []int64
+	for _, q := range load.Quarantined {
+		lines = append(lines, q.Line)
+	}
+	if d := cmp.Diff([]int64{2, 3, 4}, lines); d != "" {
+		t.Errorf("quarantined %+v\n%s", load.Quarantined, d)
+	}
+	for _, c := range charges {
+		if c.UsageType == "f" && sets[c.TagSet].Canonical() != `{"n":"7","yes":"true"}` {
+			t.Errorf("the tags are %s", sets[c.TagSet].Canonical())
+		}
+	}
+}
