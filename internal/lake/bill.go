@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/google/uuid"
@@ -143,6 +144,9 @@ func billQuery(stage string, p waybill.Period) string {
 func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load) error {
 	made := false
 	for _, path := range e.Files {
+		if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+			continue // an empty chunk, and too small for its format
+		}
 		from := "read_parquet('" + quote(path) + "', file_row_number=true)"
 		if !strings.HasSuffix(path, ".parquet") {
 			from = "(SELECT *, row_number() OVER () - 1 AS file_row_number FROM read_csv('" + quote(path) + "', header=true, all_varchar=true, delim=',', quote='\"', escape='\"', parallel=false, nullstr=''))"

@@ -160,3 +160,23 @@ func TestTagsThatAreNoMap(t *testing.T) {
 		}
 	}
 }
+
+// An export that needs fewer files than the one before leaves empty ones behind.
+func TestEmptyChunks(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const head = "line_item_line_item_type,line_item_product_code,line_item_unblended_cost\n"
+	full := write("1.csv", head+"Usage,AmazonBedrock,1.5\n")
+	for _, files := range [][]string{{full, write("2.csv", head)}, {full, write("3.csv", "")}, {full, write("4.csv.gz", "")}, {full, write("5.snappy.parquet", "")}, {write("6.snappy.parquet", ""), full}} {
+		_, charges, _ := loaded(t, files...)
+		if len(charges) != 1 || charges[0].Cost.String() != "1.5" {
+			t.Errorf("%v: %+v", files, charges)
+		}
+	}
+}
