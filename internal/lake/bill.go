@@ -285,7 +285,7 @@ func (l *Lake) quarantineBill(ctx context.Context, stage string, e Export, load 
 	places := func(name string) string {
 		return "(position('e-' IN lower(" + name + ")) > 0 OR length(split_part(" + name + ", '.', 2)) > 18) AND CAST(CAST(" + name + " AS DECIMAL(38,18)) AS DOUBLE) <> CAST(" + name + " AS DOUBLE)"
 	}
-	return l.db.QueryRowContext(ctx, "SELECT count(*) FROM "+stage+" WHERE ("+places("cost_text")+") OR ("+places("amount_text")+")").Scan(&load.Rounded)
+	return l.db.QueryRowContext(ctx, "SELECT count(*) FROM "+stage+" WHERE ("+places("cost_text")+") OR ("+places("net_cost_text")+") OR ("+places("amount_text")+")").Scan(&load.Rounded)
 }
 
 // stageTags gives each distinct map of tags its id, and stores the sets.

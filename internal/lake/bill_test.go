@@ -180,3 +180,13 @@ func TestEmptyChunks(t *testing.T) {
 		}
 	}
 }
+
+// An amount with more places than are kept is counted, whichever column it is in.
+func TestRoundedAmountsAreCounted(t *testing.T) {
+	const long = "1.2345678901234567E-5" // 21 places
+	load, _, _ := exported(t, "line_item_line_item_type,line_item_product_code,line_item_usage_amount,line_item_unblended_cost,line_item_net_unblended_cost",
+		"Usage,AmazonBedrock,1,1,1", "Usage,AmazonBedrock,"+long+",1,1", "Usage,AmazonBedrock,1,"+long+",1", "Usage,AmazonBedrock,1,1,"+long, "Usage,AmazonBedrock,1,1.5E-5,")
+	if load.Rounded != 3 {
+		t.Errorf("%d rounded, want 3", load.Rounded)
+	}
+}
