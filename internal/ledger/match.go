@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 
@@ -28,7 +27,7 @@ type keyAccount struct {
 	shares []share  // of calls that are accounted for
 	bypass []share  // of calls in the log that did not pass the gateway and carry no tag
 	ours   []charge // charges to principals whose calls are accounted for, or to nobody named
-	strays []charge // charges to principals of bypass calls
+	strays []charge // charges to principals of bypass calls, none of which are ours
 	lost   []charge // charges to principals of whom there is no call at all
 }
 
@@ -51,6 +50,7 @@ type account struct {
 	hasBill    bool
 	hasCalls   bool
 	currency   string
+	ours       map[string]bool                                 // IAM principals of calls that are accounted for
 	logged     map[string]bool                                 // account/region pairs in which the log has calls
 	unknown    map[string]int64                                // calls whose usage is not known, by account/region/model
 	gateway    map[string]bool                                 // accounts in which a gateway made calls in this period
@@ -127,7 +127,8 @@ func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount)
 
 // enterCharges judges the bill and puts each charge in its place.
 func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Models, keyOf func(waybill.UsageKey) *keyAccount) error {
-	ours, strays := make(map[string]bool), make(map[string]bool)
+	strays := make(map[string]bool)
+	a.ours = make(map[string]bool)
 	for i, c := range a.cells {
 		if c.PrincipalARN == "" {
 			continue
@@ -135,7 +136,7 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		if a.isBypass[i] {
 			strays[c.PrincipalARN] = true
 		} else {
-			ours[c.PrincipalARN] = true
+			a.ours[c.PrincipalARN] = true
 		}
 	}
 	for _, t := range totals {
@@ -160,7 +161,7 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		}
 		k := keyOf(c.key)
 		switch {
-		case t.IAMPrincipal == "" || ours[t.IAMPrincipal]:
+		case t.IAMPrincipal == "" || a.ours[t.IAMPrincipal]:
 			k.ours = append(k.ours, c)
 		case strays[t.IAMPrincipal]:
 			k.strays = append(k.strays, c)
@@ -189,90 +190,6 @@ type entry struct {
 	bucket Bucket
 	amount waybill.Money
 	label  string
-}
-
-// A settlement is one key's dollars given out: to the shares of calls, and to buckets.
-type settlement struct {
-	given   []waybill.Money // to keyAccount.shares, in their order
-	bypass  waybill.Money   // to calls that went round the gateway, where the bill names no principal
-	unmet   []entry         // to nobody
-	toCalls waybill.Money   // sum of given
-	bill    []charge        // the charges behind toCalls
-}
-
-// settle gives out the charges of a key. The charges to our principals go to its calls
-// in proportion to their metered cost; if some of them have no price, in proportion to
-// their quantity, which is the same as long as the price is. Where the bill names no
-// principal, calls that went round the gateway take their part like any other.
-func (a *account) settle(k *keyAccount) settlement {
-	var s settlement
-	for _, c := range k.strays {
-		s.unmet = append(s.unmet, entry{Bypass, c.Cost, c.IAMPrincipal})
-	}
-	for _, c := range k.lost {
-		s.unmet = append(s.unmet, entry{a.lostBucket(c), c.Cost, c.IAMPrincipal})
-	}
-	var amount waybill.Money
-	named := true
-	for _, c := range k.ours {
-		amount = amount.Add(c.Cost)
-		named = named && c.IAMPrincipal != ""
-	}
-	s.bill = k.ours
-	takers := k.shares
-	if !named {
-		takers = slices.Concat(k.shares, k.bypass)
-	}
-	parts := amount.Allot(weights(takers))
-	if parts == nil {
-		for _, c := range k.ours {
-			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
-		}
-		s.given = make([]waybill.Money, len(k.shares))
-		s.bill = nil
-		return s
-	}
-	s.given = parts[:len(k.shares)]
-	for _, p := range s.given {
-		s.toCalls = s.toCalls.Add(p)
-	}
-	for i, p := range parts[len(k.shares):] {
-		s.bypass = s.bypass.Add(p)
-		s.unmet = append(s.unmet, entry{Bypass, p, a.cells[k.bypass[i].cell].PrincipalARN})
-	}
-	return s
-}
-
-// emptyBucket says why a charge to us, or to nobody named, finds no call in its key.
-func (a *account) emptyBucket(k *keyAccount, c charge) Bucket {
-	switch {
-	case a.unknown[place(k.key.Account, k.key.Region, k.key.Model)] > 0:
-		return UsageUnknown
-	case c.usage.Dialect == ratecard.MantleKebab:
-		return MantleUnseen
-	case !a.logged[place(k.key.Account, k.key.Region)]:
-		return NotLogged
-	}
-	return NoCalls
-}
-
-// weights are what a key's dollars are spread by.
-func weights(shares []share) []*big.Int {
-	byCost := true
-	var sum waybill.Money
-	for _, s := range shares {
-		byCost = byCost && s.priced
-		sum = sum.Add(s.metered)
-	}
-	out := make([]*big.Int, len(shares))
-	for i, s := range shares {
-		if byCost && !sum.IsZero() {
-			out[i] = s.metered.Unscaled()
-		} else {
-			out[i] = big.NewInt(s.quantity)
-		}
-	}
-	return out
 }
 
 // addUp brings entries to one line a bucket, largest amount first.
