@@ -42,8 +42,8 @@ type account struct {
 	isBypass   []bool // by cell
 	unpriced   []bool // by cell: some of its usage has no price
 	keys       []*keyAccount
-	loose      []charge // charges that belong to no key
-	notClaimed waybill.Money
+	loose      []charge                 // charges that belong to no key
+	notClaimed map[string]waybill.Money // by currency
 	notRows    int64
 	billed     waybill.Money
 	charges    []charge // all that are Bedrock's
@@ -61,7 +61,7 @@ func place(parts ...string) string { return strings.Join(parts, "/") }
 
 // open reads and matches a period.
 func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.Period) (*account, error) {
-	a := &account{period: period, card: card, logged: make(map[string]bool), unknown: make(map[string]int64), gateway: make(map[string]bool)}
+	a := &account{period: period, card: card, notClaimed: make(map[string]waybill.Money), logged: make(map[string]bool), unknown: make(map[string]int64), gateway: make(map[string]bool)}
 	var err error
 	if a.cells, a.tags, err = facts.Usage(ctx, period); err != nil {
 		return nil, fmt.Errorf("read the usage of %s: %w", period, err)
@@ -141,7 +141,7 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 	}
 	for _, t := range totals {
 		if t.Claim == waybill.NotClaimed {
-			a.notClaimed = a.notClaimed.Add(t.Cost)
+			a.notClaimed[t.Currency] = a.notClaimed[t.Currency].Add(t.Cost)
 			a.notRows += t.Rows
 			continue
 		}
@@ -170,6 +170,22 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		}
 	}
 	return nil
+}
+
+// leftOut is the sum of the rows that are not Bedrock's, and the sums of those that are
+// in other currencies. Rows that tell no currency are in the account's.
+func (a *account) leftOut(currency string) (sum waybill.Money, elsewhere map[string]waybill.Money) {
+	for c, m := range a.notClaimed {
+		if c == "" || c == currency {
+			sum = sum.Add(m)
+			continue
+		}
+		if elsewhere == nil {
+			elsewhere = make(map[string]waybill.Money)
+		}
+		elsewhere[c] = m
+	}
+	return sum, elsewhere
 }
 
 // lostBucket says why there is no call for a charge to a principal that nobody knows.

@@ -136,3 +136,42 @@ func near(t *testing.T, amount string, want waybill.Money) bool {
 	t.Helper()
 	return money(t, cmp.Or(amount, "0")).Sub(want).Abs().Cmp(money(t, "0.000000000000001")) < 0
 }
+
+// Amounts of two currencies are never one figure: other services may be billed in another
+// than Bedrock, and the bill in another than the rate card.
+func TestCurrenciesStayApart(t *testing.T) {
+	other := func(currency, cost string) waybill.ChargeTotal {
+		return waybill.ChargeTotal{Claim: waybill.NotClaimed, Type: "Usage", ProductCode: "AmazonS3", Currency: currency, Cost: money(t, cost), Rows: 1}
+	}
+	calls := []waybill.UsageTotal{cell(2, "s", 1000)}
+	dollars := facts{calls, []waybill.ChargeTotal{bill(t, 2, "1", "0.06", gatewayARN), other("USD", "5"), other("EUR", "7"), other("", "1")}}
+	s, err := Report(t.Context(), dollars, rates(t), ReportOptions{Period: october, By: []string{"team"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Reconcile(t.Context(), dollars, rates(t), october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.NotClaimed.String() != "6" || fmt.Sprint(s.NotClaimedElse) != "map[EUR:7]" || r.NotClaimed.String() != "6" || fmt.Sprint(r.NotClaimedElse) != "map[EUR:7]" || r.NotClaimedRows != 3 {
+		t.Errorf("not claimed are %s and %v, %s and %v, %d rows; want 6 and EUR 7, 3 rows", s.NotClaimed, s.NotClaimedElse, r.NotClaimed, r.NotClaimedElse, r.NotClaimedRows)
+	}
+
+	rupees := facts{calls, []waybill.ChargeTotal{func() waybill.ChargeTotal {
+		c := bill(t, 2, "1", "5.1", gatewayARN)
+		c.Currency = "INR"
+		return c
+	}()}}
+	if r, err := Reconcile(t.Context(), rupees, rates(t), october); err == nil || !strings.Contains(err.Error(), "in INR and the rate card in USD") {
+		t.Errorf("a bill in rupees against a rate card in dollars: %+v, %v", r, err)
+	}
+	for basis, want := range map[Basis]string{Calibrated: "5.1 INR, billed 5.1 true", Invoice: "5.1 INR, billed 5.1 true", Estimate: "0.06 USD, billed 0 false"} {
+		s, err := Report(t.Context(), rupees, rates(t), ReportOptions{Period: october, Basis: basis, By: []string{"team"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %s, billed %s %v", s.Total, s.Currency, s.Billed, s.HasBill); got != want {
+			t.Errorf("%s: %s, want %s", basis, got, want)
+		}
+	}
+}

@@ -51,8 +51,10 @@ type Reconciliation struct {
 	HasCalls bool
 	// SettledThrough is the last day that the bill is taken to have settled.
 	SettledThrough waybill.Day
-	// NotClaimed is the sum of the rows that are not Bedrock's, NotClaimedRows their number.
+	// NotClaimed is the sum of the rows that are not Bedrock's, NotClaimedElse are the sums
+	// of those in currencies other than Currency, NotClaimedRows is the number of both.
 	NotClaimed     waybill.Money
+	NotClaimedElse map[string]waybill.Money
 	NotClaimedRows int64
 	// Calls, UnknownCalls and UnpricedCalls count the period's calls, those whose usage
 	// nobody knows, and those with usage that has no price. BypassCalls did not pass the
@@ -91,7 +93,12 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 		return nil, err
 	}
 	r := &Reconciliation{Period: period, Currency: cmp.Or(a.currency, card.Currency(), "USD"), HasBill: a.hasBill,
-		HasCalls: a.hasCalls, NotClaimed: a.notClaimed, NotClaimedRows: a.notRows, SettledThrough: a.settledThrough()}
+		HasCalls: a.hasCalls, NotClaimedRows: a.notRows, SettledThrough: a.settledThrough()}
+	if a.currency != "" && card.Currency() != "" && a.currency != card.Currency() {
+		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("the bill of %s is in %s and the rate card in %s: Waybill does not set one against the other", period, a.currency, card.Currency()),
+			Hint: "give a rate card in " + a.currency}
+	}
+	r.NotClaimed, r.NotClaimedElse = a.leftOut(r.Currency)
 	for i, c := range a.cells {
 		if c.Outcome == waybill.Refused {
 			continue

@@ -57,7 +57,9 @@ type Value struct {
 }
 
 // A Statement is a period's dollars by some keys. The sum of its rows, Elsewhere and
-// Unattributed is Total; on the invoice and calibrated bases Total is Billed.
+// Unattributed is Total; on the invoice and calibrated bases Total is Billed. Currency is
+// the bill's; on the estimate basis it is the rate card's, and if the bill is in another
+// the statement has no Billed.
 type Statement struct {
 	Period       waybill.Period
 	Basis        Basis
@@ -73,8 +75,11 @@ type Statement struct {
 	Billed       waybill.Money
 	HasBill      bool
 	NotClaimed   waybill.Money
-	Refused      int64 // calls that the gateway refused: they never left, and cost nothing
-	Notes        []string
+	// NotClaimedElse are the sums of rows that are not Bedrock's, in currencies other than
+	// Currency.
+	NotClaimedElse map[string]waybill.Money
+	Refused        int64 // calls that the gateway refused: they never left, and cost nothing
+	Notes          []string
 }
 
 // Report states a period's dollars by some keys.
@@ -83,8 +88,7 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 	if err != nil {
 		return nil, err
 	}
-	s := &Statement{Period: o.Period, By: o.By, Currency: cmp.Or(a.currency, card.Currency(), "USD"),
-		Billed: a.billed, HasBill: a.hasBill, NotClaimed: a.notClaimed}
+	s := &Statement{Period: o.Period, By: o.By, Currency: cmp.Or(a.currency, card.Currency(), "USD"), Billed: a.billed, HasBill: a.hasBill}
 	for _, c := range a.cells {
 		if c.Outcome == waybill.Refused {
 			s.Refused += c.Calls
@@ -93,6 +97,10 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 	if s.Basis, s.Reason, err = a.chooseBasis(o); err != nil {
 		return nil, err
 	}
+	if s.Basis == Estimate && a.currency != "" && card.Currency() != "" && a.currency != card.Currency() {
+		s.Currency, s.Billed, s.HasBill = card.Currency(), waybill.Money{}, false // the bill is no measure for it
+	}
+	s.NotClaimed, s.NotClaimedElse = a.leftOut(s.Currency)
 	if o.Rename != nil {
 		a.rename, s.Renamed = o.Rename, cmp.Or(o.Renamed, "renamed")
 	}

@@ -96,3 +96,19 @@ func TestReorganisedStatement(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// Sums in other currencies are told apart, and only where there are any.
+func TestOtherCurrencies(t *testing.T) {
+	s := statement(t)
+	s.NotClaimedElse = map[string]waybill.Money{"INR": amount(t, "3"), "EUR": amount(t, "7.25")}
+	got := renderings(t, s)
+	if want := "the export has 75.5000 and 7.2500 EUR and 3.0000 INR of other services"; !strings.Contains(got["txt"], want) {
+		t.Errorf("no %q in\n%s", want, got["txt"])
+	}
+	if want := `"not_claimed_else": {
+    "EUR": "7.25",
+    "INR": "3"
+  }`; !strings.Contains(got["json"], want) || strings.Contains(renderings(t, statement(t))["json"], "not_claimed_else") {
+		t.Errorf("no %s in\n%s", want, got["json"])
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -109,8 +111,15 @@ func StatementText(w io.Writer, s *ledger.Statement) {
 	t.Render()
 	if s.HasBill {
 		fmt.Fprintf(w, "\nbilled %s %s", s.Billed.String(), s.Currency)
+		var other []string
 		if !s.NotClaimed.IsZero() {
-			fmt.Fprintf(w, "; the export has %s of other services, which are in no figure here", money(s.NotClaimed))
+			other = append(other, money(s.NotClaimed))
+		}
+		for _, c := range slices.Sorted(maps.Keys(s.NotClaimedElse)) {
+			other = append(other, money(s.NotClaimedElse[c])+" "+c)
+		}
+		if len(other) > 0 {
+			fmt.Fprintf(w, "; the export has %s of other services, which are in no figure here", strings.Join(other, " and "))
 		}
 		fmt.Fprintln(w)
 	}
