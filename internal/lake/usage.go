@@ -41,7 +41,7 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
   CASE WHEN has_g AND has_l THEN 'both' WHEN has_g THEN 'gateway' ELSE 'log' END AS sources,
   g_known OR l_known AS known`, sum("l_"))
 	pick := func(name, expr string) { fmt.Fprintf(&b, ",\n  %s AS %s", expr, name) }
-	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name"} {
+	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name", "operation", "issuer", "key_id", "model_asked"} {
 		pick(name, fmt.Sprintf("coalesce(nullif(g.%[1]s, ''), l.%[1]s, '')", name))
 	}
 	pick("latency_mode", "coalesce(CASE WHEN has_g THEN g.latency_mode ELSE l.latency_mode END, '')")
@@ -60,10 +60,10 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
 }
 
 var cellColumns = []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "latency_mode", "context_bucket",
-	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome"}
+	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome", "operation", "issuer", "key_id", "model_asked"}
 
 // rollUp makes the roll-up of a period from the files of invocations, if it is not
-// there already. Calls whose sources disagree on the side of midnight at the turn of a
+// there already, by the roll-up's newest version. Calls whose sources disagree on the side of midnight at the turn of a
 // month are found by looking an hour over the edge.
 func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, covers string, err error) {
 	all, _, err := l.dataFiles(ctx, &invocations)
@@ -71,7 +71,7 @@ func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, co
 		return nil, "", fmt.Errorf("read invocations: %w", err)
 	}
 	around := ofPeriod(all, p.Prev(), p, p.Next())
-	covers = digest(around)
+	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d", usageHours.version)}, around...))
 	have, _, err := l.dataFiles(ctx, &usageHours)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the roll-up: %w", err)
@@ -149,7 +149,7 @@ func (l *Lake) Usage(ctx context.Context, p waybill.Period) ([]waybill.UsageTota
 		var hour int32
 		quantities := make([]int64, len(kinds))
 		dest := []any{&hour, &u.Account, &u.Region, &u.Endpoint, &u.Model, &u.ModelID, &u.Profile, &u.Project, &u.Scope, &u.Tier, &u.LatencyMode, &u.ContextBucket,
-			&u.Principal, &u.PrincipalARN, &u.SessionName, &u.TagSet, &u.Sources, &u.Outcome, &u.PolicyOutcome, &u.Calls, &u.Unknown}
+			&u.Principal, &u.PrincipalARN, &u.SessionName, &u.TagSet, &u.Sources, &u.Outcome, &u.PolicyOutcome, &u.Operation, &u.Issuer, &u.KeyID, &u.ModelAsked, &u.Calls, &u.Unknown}
 		for i := range quantities {
 			dest = append(dest, &quantities[i])
 		}
