@@ -30,7 +30,7 @@ values they take. docs/operate/policy.md is its reference.`,
   waybill policy test policy.yaml
   waybill policy explain policy.yaml --caller user-17 --send environment=prod
   waybill policy impact --policy new.yaml --since 30d --lake ./lake`}
-	c.AddCommand(newPolicyLint(out), newPolicyTest(out), newPolicyExplain(out), newPolicyResolve(out), newPolicyEpochs(out), newPolicySchema(out))
+	c.AddCommand(newPolicyLint(out), newPolicyTest(out), newPolicyExplain(out), newPolicyImpact(out), newPolicyStats(out), newPolicyResolve(out), newPolicyEpochs(out), newPolicySchema(out))
 	return c
 }
 

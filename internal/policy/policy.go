@@ -277,3 +277,18 @@ func Parse(file string, src []byte, o Options) (*Policy, error) {
 	p.version = hex.EncodeToString(sum.Sum(nil)[:6])
 	return p, nil
 }
+
+// Declares reports whether a key of that exact name is declared.
+func (p *Policy) Declares(name string) bool {
+	i, ok := p.byName[name]
+	return ok && p.keys[i].name == name
+}
+
+// Bound is how many distinct values a key may have; 0 means that nothing bounds it but
+// its list of values.
+func (p *Policy) Bound(name string) int {
+	if i, ok := p.byName[name]; ok {
+		return p.keys[i].limit
+	}
+	return 0
+}
