@@ -21,8 +21,8 @@ type Finding struct {
 // The work is linear in the length of the value. An ordinary value allocates nothing.
 func Screen(value string) (Finding, bool) {
 	k, seen := screen(value)
-	// Twice, since what was encoded once is often encoded again on its way.
-	for range 2 {
+	// More than once, since what was encoded is often encoded again on its way.
+	for range 4 {
 		if k != kindNone || seen&(chPercent|chHigh) == 0 {
 			break
 		}
@@ -501,13 +501,13 @@ func telegramAt(v string, i int) bool {
 	for i-start < 11 && byteIs(v, start-1, chDigit) {
 		start--
 	}
-	return i-start >= 8 && i-start <= 10 && v[i+1] == 'A' && runEnd(v[:min(len(v), i+50)], i+1, chWord) >= i+35
+	return i-start >= 8 && i-start <= 10 && runEnd(v[:min(len(v), i+50)], i+1, chWord) >= i+35
 }
 
 // labelAt looks at the label before the = or : at i, and at the value behind it.
 func labelAt(v string, i int) findingKind {
 	end := i
-	for end > 0 && i-end < 4 && (v[end-1] == ' ' || v[end-1] == '"' || v[end-1] == '\'' || v[end-1] == '\\') {
+	for end > 0 && i-end < 6 && strings.IndexByte(" \"'\\`?.:|]", v[end-1]) >= 0 { // also ?= and :=
 		end--
 	}
 	if !byteIs(v, end-1, chLetter) {
@@ -528,7 +528,7 @@ func labelAt(v string, i int) findingKind {
 			}
 		}
 	case 's':
-		if endsFold(v, end, "credentials") {
+		if endsFold(v, end, "credentials") || wordEnds(v, end, "creds") {
 			k = kindPassword
 		} else if wordEnds(v, end, "pass") {
 			k, strict = kindPassword, false
@@ -548,7 +548,7 @@ func labelAt(v string, i int) findingKind {
 			k, strict = kindPassword, false
 		}
 	case 'n':
-		if endsFold(v, end, "token") {
+		if endsFold(v, end, "token") || endsFold(v, end, "authorization") {
 			k = kindSecret
 		}
 	case 'x':
@@ -653,11 +653,11 @@ func labelledNumber(v string, i int) bool {
 func labelledValue(v string, i int, k findingKind, strict bool) findingKind {
 	sep := v[i]
 	start := i + 1
-	for n := 0; n < 4 && start < len(v) && strings.IndexByte(" =>:\"'\\", v[start]) >= 0; n++ {
+	for n := 0; n < 4 && start < len(v) && strings.IndexByte(" =>:\"'\\`", v[start]) >= 0; n++ {
 		start++
 	}
 	end, longest := start, min(len(v), start+256)
-	for end < longest && strings.IndexByte(" \t\n\"'&;,", v[end]) < 0 {
+	for end < longest && strings.IndexByte(" \t\n\"'`&;,)]}<>", v[end]) < 0 {
 		end++
 	}
 	value := v[start:end]
@@ -685,20 +685,41 @@ func labelledValue(v string, i int, k findingKind, strict bool) findingKind {
 const passwordTopics = "reset change changed forgot forgotten rotate rotation rotated update updated policy expiry expired recovery " +
 	"check strength manager hash hashing hashed field form page flow service login auth required optional less screen validate sync "
 
-// drawnByLot reports whether a labelled value has a run of letters and digits in which
-// they alternate as no word does: all of it, or 16 of them. A shorter run among others is
-// the hash at the end of a name.
+// drawnByLot reports whether a labelled value is drawn by lot: a UUID, 32 characters as
+// no words are, or a run of letters and digits in which they alternate, which is all of it
+// or has 16. A shorter run among others is the hash at the end of a name.
 func drawnByLot(value string) bool {
+	whole := runEnd(value, 0, chOpaque|chAssign)
+	if isUUID(value[:whole]) || whole >= opaqueLength && atOdds(value[:whole], 50) && !fewLetters(value[:whole]) {
+		return true
+	}
 	for i := 0; i < len(value); {
 		end := runEnd(value, i, chAlnum)
-		if n := end - i; n >= 16 || n >= 8 && n >= len(strings.TrimRight(value, "=")) {
-			if alternates(value[i:end]) || n >= 16 && atOdds(value[i:end], 50) {
+		if run := value[i:end]; len(run) >= 16 || len(run) >= 8 && len(run) >= len(strings.TrimRight(value, "=")) {
+			if (alternates(run) || len(run) >= 16 && atOdds(run, 50)) && !fewLetters(run) {
 				return true
 			}
 		}
 		i = max(end, i+1)
 	}
 	return false
+}
+
+// isUUID reports whether a text is a UUID.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		want := chAnyHex
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			want = chUnderDash
+		}
+		if !byteIs(s, i, want) {
+			return false
+		}
+	}
+	return true
 }
 
 // alternates reports whether letters and digits change places three times or more.
@@ -827,16 +848,18 @@ func mixedByLot(s string, percent int) bool {
 // instructions aside). Of letters drawn by lot three quarters are, and in 995 of 1,000
 // texts of 32 more than half.
 func atOdds(s string, percent int) bool {
-	odd := 0
+	odd, all := 0, 0
 	for i := 1; i < len(s); i++ {
 		a, b := byteClasses[s[i-1]], byteClasses[s[i]]
-		switch {
-		case a&chAlnum == 0 || b&chAlnum == 0 || a&b&chDigit != 0:
-		case (a|b)&chDigit != 0, a&chLower != 0 && b&chUpper != 0, !inPairs(englishPairs[:], s[i-1], s[i]):
+		if a&chAlnum == 0 || b&chAlnum == 0 {
+			continue
+		}
+		all++
+		if a&b&chDigit == 0 && ((a|b)&chDigit != 0 || a&chLower != 0 && b&chUpper != 0 || !inPairs(englishPairs[:], s[i-1], s[i])) {
 			odd++
 		}
 	}
-	return odd*100 >= (len(s)-1)*percent
+	return all > 0 && odd*100 >= all*percent
 }
 
 // inPairs reports whether two letters, in any case, are in a table of pairs.

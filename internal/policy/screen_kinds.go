@@ -194,9 +194,11 @@ type screenMark struct {
 type markRule uint8
 
 const (
-	anyTail        markRule = iota // characters of the alphabet
-	mixedTail                      // and among them a digit, or both cases: not a name made of words
-	exactlyThat                    // mixture, no more than that, and the mark in capitals as written
+	mixedTail      markRule = iota // characters of the alphabet, drawn by lot: not a name made of words
+	looseTail                      // characters of the alphabet, among them a digit, or both cases
+	plainTail                      // characters of the alphabet
+	asWritten                      // mixedTail, both cases, and the mark as written
+	exactlyThat                    // mixedTail, no more than that, and the mark in capitals as written
 	lettered                       // 20 letters and digits in a row, or both cases and digits: sk-...
 	awsKeyID                       // 16 more, and no more
 	slackText                      // digits and hyphens, then the secret
@@ -234,19 +236,19 @@ func sortedMarks() []screenMark {
 		{"sk-proj-", kindOpenAIKey, mixedTail, chWord, 32},
 		{"sk-svcacct-", kindOpenAIKey, mixedTail, chWord, 32},
 		{"sk-admin-", kindOpenAIKey, mixedTail, chWord, 32},
-		{"sk-or-v1-", kindAIServiceKey, anyTail, chAnyHex, 32},
+		{"sk-or-v1-", kindAIServiceKey, mixedTail, chAnyHex, 32},
 		{"sk-lf-", kindAIServiceKey, mixedTail, chHexDash, 36},
 		{"sk-", kindOpenAIKey, lettered, chWord, 20},
 		{"sess-", kindOpenAIKey, mixedTail, chAlnum, 40},
-		{"hf_", kindHuggingFaceToken, anyTail, chAlnum, 30},
-		{"api_org_", kindHuggingFaceToken, anyTail, chAlnum, 30},
+		{"hf_", kindHuggingFaceToken, mixedTail, chAlnum, 30},
+		{"api_org_", kindHuggingFaceToken, mixedTail, chAlnum, 30},
 		{"gsk_", kindAIServiceKey, mixedTail, chAlnum, 40},
 		{"pplx-", kindAIServiceKey, mixedTail, chAlnum, 40},
 		{"xai-", kindAIServiceKey, mixedTail, chAlnum, 60},
 		{"r8_", kindAIServiceKey, mixedTail, chAlnum, 30},
 		{"nvapi-", kindAIServiceKey, mixedTail, chWord, 50},
-		{"lsv2_pt_", kindAIServiceKey, anyTail, chAnyHex, 32},
-		{"lsv2_sk_", kindAIServiceKey, anyTail, chAnyHex, 32},
+		{"lsv2_pt_", kindAIServiceKey, mixedTail, chAnyHex, 32},
+		{"lsv2_sk_", kindAIServiceKey, mixedTail, chAnyHex, 32},
 		{"pcsk_", kindAIServiceKey, mixedTail, chWord, 40},
 		{"jina_", kindAIServiceKey, mixedTail, chWord, 50},
 		{"tvly-", kindAIServiceKey, mixedTail, chWord, 28},
@@ -256,17 +258,17 @@ func sortedMarks() []screenMark {
 		{"gocspx-", kindGoogleOAuthToken, mixedTail, chWord, 20},
 		{"1//0", kindGoogleOAuthToken, mixedTail, chWord, 30},
 
-		{"ghp_", kindGitHubToken, anyTail, chAlnum, 30},
-		{"gho_", kindGitHubToken, anyTail, chAlnum, 30},
-		{"ghu_", kindGitHubToken, anyTail, chAlnum, 30},
-		{"ghs_", kindGitHubToken, anyTail, chAlnum, 30},
-		{"ghr_", kindGitHubToken, anyTail, chAlnum, 30},
+		{"ghp_", kindGitHubToken, mixedTail, chAlnum, 30},
+		{"gho_", kindGitHubToken, mixedTail, chAlnum, 30},
+		{"ghu_", kindGitHubToken, mixedTail, chAlnum, 30},
+		{"ghs_", kindGitHubToken, mixedTail, chAlnum, 30},
+		{"ghr_", kindGitHubToken, mixedTail, chAlnum, 30},
 		{"github_pat_", kindGitHubToken, mixedTail, chWord, 40},
 		{"glpat-", kindGitLabToken, mixedTail, chWord, 20},
 		{"gldt-", kindGitLabToken, mixedTail, chWord, 20},
 		{"glrt-", kindGitLabToken, mixedTail, chWord, 20},
 		{"glcbt-", kindGitLabToken, mixedTail, chWord, 20},
-		{"glptt-", kindGitLabToken, anyTail, chAnyHex, 40},
+		{"glptt-", kindGitLabToken, mixedTail, chAnyHex, 40},
 		{"glft-", kindGitLabToken, mixedTail, chWord, 20},
 		{"glimt-", kindGitLabToken, mixedTail, chWord, 25},
 		{"glagent-", kindGitLabToken, mixedTail, chWord, 40},
@@ -274,9 +276,9 @@ func sortedMarks() []screenMark {
 		{"glsoat-", kindGitLabToken, mixedTail, chWord, 20},
 		{"glffct-", kindGitLabToken, mixedTail, chWord, 20},
 		{"gr1348941", kindGitLabToken, mixedTail, chWord, 20},
-		{"npm_", kindNPMToken, anyTail, chAlnum, 30},
+		{"npm_", kindNPMToken, mixedTail, chAlnum, 30},
 		{"pypi-age", kindPyPIToken, mixedTail, chWord, 16},
-		{"rubygems_", kindPackageToken, anyTail, chAnyHex, 40},
+		{"rubygems_", kindPackageToken, mixedTail, chAnyHex, 40},
 		{"clojars_", kindPackageToken, mixedTail, chAlnum, 50},
 		{"oy2", kindPackageToken, mixedTail, chAlnum, 43},
 		{"akcp", kindPackageToken, mixedTail, chAlnum, 60},
@@ -288,27 +290,32 @@ func sortedMarks() []screenMark {
 		{"xoxr-", kindSlackToken, slackText, chWord, 16},
 		{"xoxs-", kindSlackToken, slackText, chWord, 16},
 		{"xoxo-", kindSlackToken, slackText, chWord, 16},
+		{"xoxa-", kindSlackToken, mixedTail, chAlnum, 12},
+		{"xoxr-", kindSlackToken, mixedTail, chAlnum, 12},
 		{"xoxc-", kindSlackToken, slackText, chWord, 16},
 		{"xoxe-", kindSlackToken, slackText, chWord, 16},
 		{"xoxd-", kindSlackToken, mixedTail, chOpaque | chPercent, 24},
 		{"xapp-", kindSlackToken, slackText, chWord, 16},
-		{"hooks.slack.com/", kindWebhookURL, mixedTail, chWord | chSlash, 30},
-		{"discord.com/api/webhooks/", kindWebhookURL, mixedTail, chWord | chSlash, 30},
-		{"discordapp.com/api/webhooks/", kindWebhookURL, mixedTail, chWord | chSlash, 30},
-		{"webhook.office.com/webhookb2/", kindWebhookURL, mixedTail, chWord, 30},
+		{"hooks.slack.com/", kindWebhookURL, looseTail, chWord | chSlash, 30},
+		{"discord.com/api/webhooks/", kindWebhookURL, looseTail, chWord | chSlash, 30},
+		{"discordapp.com/api/webhooks/", kindWebhookURL, looseTail, chWord | chSlash, 30},
+		{"webhook.office.com/webhookb2/", kindWebhookURL, looseTail, chWord, 30},
 
 		{"sk_live_", kindStripeKey, mixedTail, chAlnum, 10},
 		{"sk_test_", kindStripeKey, mixedTail, chAlnum, 10},
 		{"rk_live_", kindStripeKey, mixedTail, chAlnum, 10},
 		{"rk_test_", kindStripeKey, mixedTail, chAlnum, 10},
+		{"sk_prod_", kindStripeKey, mixedTail, chAlnum, 10},
+		{"rk_prod_", kindStripeKey, mixedTail, chAlnum, 10},
 		{"whsec_", kindStripeKey, mixedTail, chBase64, 20},
 		{"sq0atp-", kindPaymentKey, mixedTail, chWord, 20},
 		{"sq0csp-", kindPaymentKey, mixedTail, chWord, 20},
-		{"eaa", kindServiceToken, mixedTail, chWord, 57},
+		{"EAA", kindServiceToken, asWritten, chWord, 57},
+		{"EAAA", kindPaymentKey, asWritten, chWord, 22},
 		{"flwseck-", kindPaymentKey, mixedTail, chWord, 12},
 		{"flwseck_test-", kindPaymentKey, mixedTail, chWord, 12},
-		{"shippo_live_", kindServiceToken, anyTail, chAnyHex, 40},
-		{"shippo_test_", kindServiceToken, anyTail, chAnyHex, 40},
+		{"shippo_live_", kindServiceToken, mixedTail, chAnyHex, 40},
+		{"shippo_test_", kindServiceToken, mixedTail, chAnyHex, 40},
 		{"duffel_live_", kindPaymentKey, mixedTail, chWord, 40},
 		{"duffel_test_", kindPaymentKey, mixedTail, chWord, 40},
 		{"ezak", kindServiceToken, mixedTail, chAlnum, 54},
@@ -316,16 +323,16 @@ func sortedMarks() []screenMark {
 
 		{"SK", kindTwilioKey, exactlyThat, chAnyHex, 32},
 		{"sg.", kindSendGridKey, mixedTail, chDotted, 40},
-		{"xkeysib-", kindServiceToken, anyTail, chAnyHex, 64},
-		{"xsmtpsib-", kindServiceToken, anyTail, chAnyHex, 64},
-		{"dop_v1_", kindDigitalOceanToken, anyTail, chAnyHex, 40},
-		{"doo_v1_", kindDigitalOceanToken, anyTail, chAnyHex, 40},
-		{"dor_v1_", kindDigitalOceanToken, anyTail, chAnyHex, 40},
-		{"shpat_", kindShopifyToken, anyTail, chAnyHex, 32},
-		{"shpca_", kindShopifyToken, anyTail, chAnyHex, 32},
-		{"shppa_", kindShopifyToken, anyTail, chAnyHex, 32},
-		{"shpss_", kindShopifyToken, anyTail, chAnyHex, 32},
-		{"dapi", kindDatabricksToken, anyTail, chAnyHex, 32},
+		{"xkeysib-", kindServiceToken, mixedTail, chAnyHex, 64},
+		{"xsmtpsib-", kindServiceToken, mixedTail, chAnyHex, 64},
+		{"dop_v1_", kindDigitalOceanToken, mixedTail, chAnyHex, 40},
+		{"doo_v1_", kindDigitalOceanToken, mixedTail, chAnyHex, 40},
+		{"dor_v1_", kindDigitalOceanToken, mixedTail, chAnyHex, 40},
+		{"shpat_", kindShopifyToken, mixedTail, chAnyHex, 32},
+		{"shpca_", kindShopifyToken, mixedTail, chAnyHex, 32},
+		{"shppa_", kindShopifyToken, mixedTail, chAnyHex, 32},
+		{"shpss_", kindShopifyToken, mixedTail, chAnyHex, 32},
+		{"dapi", kindDatabricksToken, mixedTail, chAnyHex, 32},
 		{"hvs.", kindVaultToken, mixedTail, chWord, 24},
 		{"hvb.", kindVaultToken, mixedTail, chWord, 24},
 		{"hvr.", kindVaultToken, mixedTail, chWord, 24},
@@ -352,23 +359,23 @@ func sortedMarks() []screenMark {
 		{"tfp_", kindServiceToken, mixedTail, chDotted, 40},
 		{"rdme_", kindServiceToken, mixedTail, chAlnum, 60},
 		{"sntrys_", kindServiceToken, mixedTail, chOpaque, 40},
-		{"sntryu_", kindServiceToken, anyTail, chAnyHex, 40},
-		{"sqp_", kindServiceToken, anyTail, chAnyHex, 40},
-		{"squ_", kindServiceToken, anyTail, chAnyHex, 40},
-		{"sqa_", kindServiceToken, anyTail, chAnyHex, 40},
+		{"sntryu_", kindServiceToken, mixedTail, chAnyHex, 40},
+		{"sqp_", kindServiceToken, mixedTail, chAnyHex, 40},
+		{"squ_", kindServiceToken, mixedTail, chAnyHex, 40},
+		{"sqa_", kindServiceToken, mixedTail, chAnyHex, 40},
 		{"sgp_", kindServiceToken, mixedTail, chHexDash, 40},
 		{"tskey-", kindServiceToken, mixedTail, chWord, 24},
 		{"nfp_", kindServiceToken, mixedTail, chAlnum, 32},
 		{"ccipat_", kindServiceToken, mixedTail, chWord, 40},
-		{"bkua_", kindServiceToken, anyTail, chAnyHex, 40},
+		{"bkua_", kindServiceToken, mixedTail, chAnyHex, 40},
 		{"nrak-", kindServiceToken, mixedTail, chAlnum, 26},
 		{"hrku-", kindServiceToken, mixedTail, chWord, 32},
 		{"pmak-", kindServiceToken, mixedTail, chHexDash, 40},
-		{"pul-", kindServiceToken, anyTail, chAnyHex, 40},
+		{"pul-", kindServiceToken, mixedTail, chAnyHex, 40},
 		{"pnu_", kindServiceToken, mixedTail, chAlnum, 32},
-		{"pscale_tkn_", kindServiceToken, mixedTail, chDotted, 32},
-		{"pscale_oauth_", kindServiceToken, mixedTail, chDotted, 32},
-		{"pscale_pw_", kindServiceToken, mixedTail, chDotted, 32},
+		{"pscale_tkn_", kindServiceToken, mixedTail, chDotted | chAssign, 32},
+		{"pscale_oauth_", kindServiceToken, mixedTail, chDotted | chAssign, 32},
+		{"pscale_pw_", kindServiceToken, mixedTail, chDotted | chAssign, 32},
 		{"fo1_", kindServiceToken, mixedTail, chWord, 40},
 		{"fm1a_", kindServiceToken, mixedTail, chBase64, 60},
 		{"fm1r_", kindServiceToken, mixedTail, chBase64, 60},
@@ -376,8 +383,12 @@ func sortedMarks() []screenMark {
 		{"fio-u-", kindServiceToken, mixedTail, chWord, 50},
 		{"cfpat-", kindServiceToken, mixedTail, chWord, 40},
 		{"ico-", kindServiceToken, mixedTail, chAlnum, 32},
-		{"sbp_", kindServiceToken, anyTail, chAnyHex, 40},
+		{"sbp_", kindServiceToken, mixedTail, chAnyHex, 40},
 		{"sb_secret_", kindServiceToken, mixedTail, chWord, 20},
+		{"pat.", kindServiceToken, mixedTail, chDotted, 64},
+		{"sat.", kindServiceToken, mixedTail, chDotted, 64},
+		{"s-s4t2ud-", kindServiceToken, mixedTail, chAnyHex, 64},
+		{"s-s4t2af-", kindServiceToken, mixedTail, chAnyHex, 64},
 		{"pat", kindServiceToken, airtable, chAnyHex, 40},
 		{"ltai", kindServiceToken, mixedTail, chAlnum, 16},
 		{"akid", kindServiceToken, mixedTail, chAlnum, 32},
@@ -389,18 +400,21 @@ func sortedMarks() []screenMark {
 		{"ops_eyj", kindServiceToken, mixedTail, chBase64, 60},
 		{"API-", kindServiceToken, exactlyThat, chAlnum, 26},
 		{"A3-", kindServiceToken, exactlyThat, chWord, 36},
+		{"A3-", kindServiceToken, exactlyThat, chWord, 37},
 		{"sha256~", kindServiceToken, mixedTail, chWord, 43},
-		{"v1.0-", kindServiceToken, anyTail, chHexDash, 120},
+		{"v1.0-", kindServiceToken, mixedTail, chHexDash, 120},
 		{"sl.", kindServiceToken, mixedTail, chWord, 100},
 
+		{"eyJrIjoi", kindGrafanaToken, asWritten, chBase64, 60},
+		{"ZXlK", kindJWT, asWritten, chBase64, 40}, // in base64 once more
 		{"eyj", kindJWT, jwtParts, chWord, 16},
 		{"bearer ", kindBearer, bearerToken, chDotted | chBase64, 16},
 		{"basic ", kindBasicAuth, basicPair, chOpaque, 8},
 		{"begin ", kindPrivateKey, armour, 0, 0},
 		{"ls0tls1crudjti", kindPrivateKey, mixedTail, chBase64, 20},
-		{"b3blbnnzac1rzxktdje", kindSSHPrivateKey, anyTail, chBase64, 16},
-		{"putty-user-key-file-", kindSSHPrivateKey, anyTail, chDigit, 1},
-		{"age-secret-key-1", kindAgeKey, anyTail, chAlnum, 40},
+		{"b3blbnnzac1rzxktdje", kindSSHPrivateKey, plainTail, chBase64, 16},
+		{"putty-user-key-file-", kindSSHPrivateKey, plainTail, chDigit, 1},
+		{"age-secret-key-1", kindAgeKey, plainTail, chAlnum, 40},
 		{"otpauth://", kindOTPSecret, otpURI, 0, 0},
 
 		{"tel:", kindPhone, telephone, 0, 0},
@@ -461,7 +475,7 @@ func matchMarks(v string, i, at int, barren *int) findingKind {
 		if markHash(m.begin[0], m.begin[1]) != hash {
 			break
 		}
-		if m.rule == exactlyThat {
+		if m.rule == exactlyThat || m.rule == asWritten {
 			if !strings.HasPrefix(v[i:], m.begin) {
 				continue
 			}
@@ -479,24 +493,30 @@ func matchMarks(v string, i, at int, barren *int) findingKind {
 func (m *screenMark) check(v string, start, i int, barren *int) findingKind {
 	good := false
 	switch m.rule {
-	case anyTail, mixedTail, exactlyThat, bearerToken, lettered, slackText:
+	case mixedTail, looseTail, plainTail, asWritten, exactlyThat, bearerToken, lettered, slackText:
 		end := i + m.least
 		if end > len(v) || runEnd(v[:end], i, m.alphabet) < end {
 			return kindNone
 		}
-		switch tail := v[i:end]; m.rule {
-		case anyTail:
+		// The more there is of it, the surer it is.
+		switch tail := v[i:runEnd(v[:min(len(v), max(end, i+40))], i, m.alphabet)]; m.rule {
+		case plainTail:
 			good = true
-		case mixedTail:
+		case looseTail:
 			good = hasMixture(tail)
+		case mixedTail:
+			good = m.byLot(tail)
+		case asWritten:
+			seen := seenIn(tail)
+			good = m.byLot(tail) && seen&chLower != 0 && seen&chUpper != 0
 		case exactlyThat:
-			good = hasMixture(tail) && !byteIs(v, end, chAlnum) && (m.begin[0] == 'S' || seenIn(tail)&chLower == 0)
+			good = m.byLot(tail) && !byteIs(v, end, chAlnum) && (m.begin[0] == 'S' || seenIn(tail)&chLower == 0)
 		case bearerToken:
 			good = drawnByLot(v[i:runEnd(v[:min(len(v), i+128)], i, m.alphabet)])
 		case lettered:
-			run := runEnd(v[:min(len(v), i+48)], i, chAlnum)
+			run := tail[:runEnd(tail, 0, chAlnum)]
 			seen := seenIn(tail)
-			good = run-i >= 20 && seenIn(v[i:run])&chDigit != 0 || seen&chDigit != 0 && seen&chLower != 0 && seen&chUpper != 0
+			good = len(run) >= 20 && m.byLot(run) || seen&chDigit != 0 && seen&chLower != 0 && seen&chUpper != 0
 		case slackText:
 			good = byteClasses[tail[0]]&chDigit != 0
 		}
@@ -543,6 +563,26 @@ func seenIn(s string) (seen uint16) {
 	return seen
 }
 
+// byLot reports whether a tail is one of a key rather than of a name that happens to begin
+// like one (glpat-rotation-service, hf_requiredCharacteristicTypes) or of an example
+// (ghp_xxxxxxxx).
+func (m *screenMark) byLot(tail string) bool {
+	return hasMixture(tail) && !fewLetters(tail) && (len(tail) < 20 || m.alphabet&chLetter == 0 || atOdds(tail, 30))
+}
+
+// fewLetters reports whether a text has four different characters at most.
+func fewLetters(s string) bool {
+	var there [2]uint64
+	n := 0
+	for i := range len(s) {
+		if c := s[i] & 0x7f; there[c>>6]&(1<<(c&63)) == 0 {
+			there[c>>6] |= 1 << (c & 63)
+			n++
+		}
+	}
+	return n <= 4
+}
+
 // hasMixture reports whether there is a digit, or both cases of letters.
 func hasMixture(s string) bool {
 	seen := seenIn(s)
@@ -559,6 +599,9 @@ func awsKeyAt(v string, i int) bool {
 		return false
 	}
 	tail := v[i+4 : i+20]
+	if fewLetters(tail) {
+		return false
+	}
 	switch seen := seenIn(v[i : i+20]); {
 	case seen&chLetter == chUpper:
 		fifth := tail[0]
@@ -755,6 +798,20 @@ func (g *digitGroups) has(form string) bool {
 // whole reports whether the first n groups are a number of their own.
 func (g *digitGroups) whole(n int) bool { return g.n == n || g.sep[n] == ' ' }
 
+// likeCard reports whether the first n groups divide a card's number as people do: by
+// four, as American Express does, or with blanks as it comes.
+func (g *digitGroups) likeCard(n int) bool {
+	if g.size[0] == 4 && g.size[1] == 6 && n == 3 {
+		return true
+	}
+	four, blank := true, true
+	for i := range n {
+		four = four && (g.size[i] == 4 || i == n-1 && n > 3 && g.size[i] < 4)
+		blank = blank && (i == 0 || g.sep[i] == ' ') && (g.size[i] >= 4 || i == n-1)
+	}
+	return four || blank
+}
+
 // numberAt judges the number that begins with the digits from i to end.
 //
 // Of bare digits only these are findings: cards, whose issuer, length and check digit
@@ -804,12 +861,9 @@ func numberAt(v string, i, end int) findingKind {
 	// One in a row of four-digit numbers is not where a card begins.
 	inRow := i >= 5 && v[i-1] == ' ' && byteIs(v, i-2, chDigit) && byteIs(v, i-3, chDigit) && byteIs(v, i-4, chDigit) && byteIs(v, i-5, chDigit) && !byteIs(v, i-6, chDigit)
 	if !inRow {
-		for n := 0; n < g.n && g.size[n] >= 3; n++ {
-			if g.total[n] >= 14 && g.total[n] <= 19 && n > 0 && g.whole(n+1) && cardNumber(d[:g.total[n]], false) {
+		for n := 1; n < g.n && g.total[n] <= 19; n++ {
+			if g.total[n] >= 14 && g.whole(n+1) && g.likeCard(n+1) && cardNumber(d[:g.total[n]], false) {
 				return kindCard
-			}
-			if g.size[n] < 4 {
-				break
 			}
 		}
 	}
