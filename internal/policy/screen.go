@@ -21,9 +21,10 @@ type Finding struct {
 // The work is linear in the length of the value. An ordinary value allocates nothing.
 func Screen(value string) (Finding, bool) {
 	k, seen := screen(value)
-	// More than once, since what was encoded is often encoded again on its way.
+	// More than once, since what was encoded is often encoded again on its way. A long
+	// random string may be a key we know once it is decoded.
 	for range 4 {
-		if k != kindNone || seen&(chPercent|chHigh) == 0 {
+		if k != kindNone && k != kindHighEntropy || seen&(chPercent|chHigh) == 0 {
 			break
 		}
 		plain, changed := plainText(value)
@@ -31,7 +32,10 @@ func Screen(value string) (Finding, bool) {
 			break
 		}
 		value = plain
-		k, seen = screen(value)
+		var again findingKind
+		if again, seen = screen(value); again != kindNone {
+			k = again
+		}
 	}
 	if k == kindNone {
 		return Finding{}, false
@@ -307,27 +311,29 @@ func domainAt(v string, i int) int {
 	second := strings.LastIndexByte(v[i:dot], '.') + 1 + i
 	if versionLike(v[second:dot]) {
 		// 163.com is a domain, 1.0.beta a version, 2x.png half a file's name.
-		return inWords(commonDomains, top, end)
-	}
-	if inWords(fileEndings, top, end) > 0 {
+		if !inWords(commonDomains, top) {
+			return 0
+		}
+	} else if inWords(fileEndings, top) {
 		return 0
 	}
 	return end
 }
 
-// inWords is n if a list of words, each between blanks, has the word in any case, else 0.
-func inWords(list, word string, n int) int {
+// inWords reports whether a list of words, with a blank behind each, has the word in any
+// case.
+func inWords(list, word string) bool {
 	if len(word) > 16 {
-		return 0
+		return false
 	}
 	for at := 0; at < len(list); {
 		next := at + strings.IndexByte(list[at:], ' ')
 		if next-at == len(word) && hasFold(word, 0, list[at:next]) {
-			return n
+			return true
 		}
 		at = next + 1
 	}
-	return 0
+	return false
 }
 
 const (
@@ -360,13 +366,13 @@ func machineAccount(v string, i int) bool {
 		return true
 	case endsFold(domain, len(domain), ".gserviceaccount.com"):
 		return true
-	case inWords(machineAccounts, user, 1) == 0:
+	case !inWords(machineAccounts, user):
 		return false
 	}
 	if endsFold(domain, len(domain), ".amazonaws.com") {
 		return true
 	}
-	return inWords(privateDomains, domain[strings.LastIndexByte(domain, '.')+1:], 1) > 0
+	return inWords(privateDomains, domain[strings.LastIndexByte(domain, '.')+1:])
 }
 
 // screenPhone finds telephone numbers that say so: with an international prefix, or in
@@ -426,7 +432,7 @@ func wholePhone(d []byte) bool {
 	case d[0] == 0:
 		return false
 	case d[0] == 1:
-		return len(d) == 11 && d[1] >= 2 && d[4] >= 2
+		return len(d) == 11 && d[1] >= 2
 	case d[0] == 7:
 		return len(d) == 11 && d[1] >= 3
 	case two == 20: // Egypt; shorter ones are dates
@@ -450,7 +456,7 @@ func northAmericanAt(v string, i int) bool {
 	if strings.IndexByte(" -.", v[i]) >= 0 {
 		i++
 	}
-	if runEnd(v, i, chDigit) != i+3 || v[i] < '2' || i+3 >= len(v) || strings.IndexByte(" -.", v[i+3]) < 0 {
+	if runEnd(v, i, chDigit) != i+3 || i+3 >= len(v) || strings.IndexByte(" -.", v[i+3]) < 0 {
 		return false
 	}
 	return runEnd(v, i+4, chDigit) == i+8 && !byteIs(v, i+8, chAlnum)
@@ -504,6 +510,88 @@ func telegramAt(v string, i int) bool {
 	return i-start >= 8 && i-start <= 10 && runEnd(v[:min(len(v), i+50)], i+1, chWord) >= i+35
 }
 
+// A label announces what the value behind it is.
+type screenLabel struct {
+	word  string // in lower case; a blank stands for one of blank, hyphen, underscore, or nothing
+	whole bool   // with no letter before it
+	kind  findingKind
+	judge labelRule
+}
+
+// A labelRule says what the value behind a label must be.
+type labelRule uint8
+
+const (
+	byLot       labelRule = iota // what no name is: secret=prod/db and token:input are names
+	anyText                      // anything but a placeholder
+	someMixture                  // letters and digits: pass=hunter2, but not pass=42
+	phoneDigits                  // a telephone number
+	longHex                      // 40 hexadecimal digits
+	longBase64                   // 40 characters of base64, percent-encoded or not
+)
+
+// screenLabelsBy are the labels by their last letter.
+var screenLabelsBy = func() (t [26][]screenLabel) {
+	for _, l := range []screenLabel{
+		{"password", false, kindPassword, anyText},
+		{"passwd", false, kindPassword, anyText},
+		{"pwd", false, kindPassword, anyText},
+		{"passphrase", false, kindPassword, anyText},
+		{"passcode", false, kindPassword, anyText},
+		{"passwort", false, kindPassword, anyText},
+		{"contrasena", false, kindPassword, anyText},
+		{"senha", true, kindPassword, anyText},
+		{"pass", true, kindPassword, someMixture},
+		{"pw", true, kindPassword, someMixture},
+		{"credentials", false, kindPassword, byLot},
+		{"creds", true, kindPassword, byLot},
+		{"account key", false, kindAzureStorageKey, byLot},
+		{"shared access key", false, kindAzureStorageKey, byLot},
+		{"api key", false, kindSecret, byLot},
+		{"secret key", false, kindSecret, byLot},
+		{"private key", false, kindSecret, byLot},
+		{"access key", false, kindSecret, byLot},
+		{"auth key", false, kindSecret, byLot},
+		{"encryption key", false, kindSecret, byLot},
+		{"signing key", false, kindSecret, byLot},
+		{"master key", false, kindSecret, byLot},
+		{"subscription key", false, kindSecret, byLot},
+		{"ssh key", false, kindSecret, byLot},
+		{"secret", false, kindSecret, byLot},
+		{"token", false, kindSecret, byLot},
+		{"authorization", false, kindSecret, byLot},
+		{"amz-signature", false, kindSignedURL, longHex},
+		{"goog-signature", false, kindSignedURL, longHex},
+		{"sig", true, kindAzureSAS, longBase64},
+		{"telephone", true, kindPhone, phoneDigits},
+		{"phone", true, kindPhone, phoneDigits},
+		{"mobile", true, kindPhone, phoneDigits},
+		{"fax", true, kindPhone, phoneDigits},
+		{"whatsapp", true, kindPhone, phoneDigits},
+	} {
+		last := l.word[len(l.word)-1] - 'a'
+		t[last] = append(t[last], l)
+	}
+	return t
+}()
+
+// endsAt reports whether the label ends at end.
+func (l *screenLabel) endsAt(v string, end int) bool {
+	for j := len(l.word) - 1; j >= 0; j-- {
+		switch {
+		case l.word[j] == ' ':
+			if byteIs(v, end-1, chUnderDash|chBlank) {
+				end--
+			}
+		case end == 0 || lowerByte(v[end-1]) != l.word[j]:
+			return false
+		default:
+			end--
+		}
+	}
+	return !l.whole || !byteIs(v, end-1, chLetter)
+}
+
 // labelAt looks at the label before the = or : at i, and at the value behind it.
 func labelAt(v string, i int) findingKind {
 	end := i
@@ -513,97 +601,53 @@ func labelAt(v string, i int) findingKind {
 	if !byteIs(v, end-1, chLetter) {
 		return kindNone
 	}
-	strict := true // only what cannot be a name passes for a secret
-	var k findingKind
-	switch v[end-1] | 0x20 {
-	case 'd':
-		if endsFold(v, end, "password") || endsFold(v, end, "passwd") || endsFold(v, end, "pwd") {
-			k, strict = kindPassword, false
-		}
-	case 'e':
-		if endsFold(v, end, "passphrase") || endsFold(v, end, "passcode") || endsFold(v, end, "mobile") || endsFold(v, end, "phone") {
-			k, strict = kindPassword, false
-			if lowerByte(v[end-2]) == 'n' || lowerByte(v[end-2]) == 'l' {
-				return phoneLabel(v, end, i)
+	labels := screenLabelsBy[v[end-1]|0x20-'a']
+	for j := range labels {
+		if l := &labels[j]; l.endsAt(v, end) {
+			if k := l.value(v, i); k != kindNone {
+				return k
 			}
 		}
-	case 's':
-		if endsFold(v, end, "credentials") || wordEnds(v, end, "creds") {
-			k = kindPassword
-		} else if wordEnds(v, end, "pass") {
-			k, strict = kindPassword, false
-		}
-	case 'w':
-		if wordEnds(v, end, "pw") {
-			k, strict = kindPassword, false
-		}
-	case 't':
-		if endsFold(v, end, "secret") {
-			k = kindSecret
-		} else if endsFold(v, end, "passwort") {
-			k, strict = kindPassword, false
-		}
-	case 'a':
-		if endsFold(v, end, "contrasena") || wordEnds(v, end, "senha") {
-			k, strict = kindPassword, false
-		}
-	case 'n':
-		if endsFold(v, end, "token") || endsFold(v, end, "authorization") {
-			k = kindSecret
-		}
-	case 'x':
-		if wordEnds(v, end, "fax") {
-			return phoneLabel(v, end, i)
-		}
-	case 'l':
-		if wordEnds(v, end, "cell") {
-			return phoneLabel(v, end, i)
-		}
-	case 'p':
-		if wordEnds(v, end, "whatsapp") {
-			return phoneLabel(v, end, i)
-		}
-	case 'y':
-		if endsFold(v, end, "key") {
-			k = keyLabel(v, end-3)
-		}
-	case 'g':
-		if wordEnds(v, end, "sig") {
-			return tokenValue(v, i+1, chBase64|chPercent, 40, kindAzureSAS)
-		}
-	}
-	switch {
-	case endsFold(v, end, "amz-signature") || endsFold(v, end, "goog-signature"):
-		return tokenValue(v, i+1, chAnyHex, 40, kindSignedURL)
-	case k == kindNone:
-		return kindNone
-	}
-	return labelledValue(v, i, k, strict)
-}
-
-// keyLabel is the kind that a label ending in "key", which begins at i, announces. What
-// is only called a key (key=search) is a name.
-func keyLabel(v string, i int) findingKind {
-	if byteIs(v, i-1, chUnderDash|chBlank) {
-		i--
-	}
-	for _, what := range [...]string{"api", "secret", "private", "auth", "encryption", "signing", "master", "subscription", "ssh"} {
-		if endsFold(v, i, what) {
-			return kindSecret
-		}
-	}
-	switch {
-	case endsFold(v, i, "account") || endsFold(v, i, "sharedaccess"):
-		return kindAzureStorageKey
-	case endsFold(v, i, "access"):
-		return kindSecret
 	}
 	return kindNone
 }
 
-// wordEnds reports whether a whole word ends at end.
-func wordEnds(v string, end int, word string) bool {
-	return endsFold(v, end, word) && !byteIs(v, end-len(word)-1, chLetter)
+// value judges what stands behind the = or : at i.
+func (l *screenLabel) value(v string, i int) findingKind {
+	sep := v[i]
+	start := i + 1
+	switch l.judge {
+	case phoneDigits:
+		if labelledNumber(v, start) {
+			return l.kind
+		}
+		return kindNone
+	case longHex:
+		return tokenValue(v, start, chAnyHex, 40, l.kind)
+	case longBase64:
+		return tokenValue(v, start, chBase64|chPercent, 40, l.kind)
+	}
+	for n := 0; n < 4 && start < len(v) && strings.IndexByte(" =>:\"'\\`", v[start]) >= 0; n++ {
+		start++
+	}
+	end, longest := start, min(len(v), start+256)
+	for end < longest && strings.IndexByte(" \t\n\"'`&;,)]}<>", v[end]) < 0 {
+		end++
+	}
+	value := v[start:end]
+	seen := seenIn(value)
+	k := l.kind
+	switch {
+	case len(value) < 4 || placeholderValue(value) || value[0] == '/' || strings.Contains(value, "://"):
+		return kindNone
+	case l.judge == byLot && !drawnByLot(value), l.judge == someMixture && (seen&chLetter == 0 || seen&chDigit == 0):
+		return kindNone
+	case sep == ':' && inWords(passwordTopics, value):
+		return kindNone
+	case k == kindAzureStorageKey && runEnd(value, 0, chBase64) < 40:
+		return kindSecret
+	}
+	return k
 }
 
 // tokenValue is k if at least n bytes of an alphabet follow i.
@@ -614,21 +658,14 @@ func tokenValue(v string, i int, alphabet uint16, n int, k findingKind) findingK
 	return kindNone
 }
 
-// phoneLabel finds phone: 030 1234567, where the label says what the digits are.
-func phoneLabel(v string, end, i int) findingKind {
-	// A telephone has a number, an iphone a version.
-	if endsFold(v, end, "iphone") {
-		return kindNone
-	}
-	if labelledNumber(v, i+1) {
-		return kindPhone
-	}
-	return kindNone
-}
-
+// labelledNumber reports whether 7 to 15 digits follow, divided as telephone numbers are.
+// Digits that begin with a year, or go on behind a dot, are a date or a version.
 func labelledNumber(v string, i int) bool {
 	for n := 0; n < 3 && i < len(v) && (v[i] == ' ' || v[i] == '"' || v[i] == '+' || v[i] == '/'); n++ {
 		i++
+	}
+	if (hasFold(v, i, "19") || hasFold(v, i, "20")) && runEnd(v, i, chDigit) == i+4 {
+		return false
 	}
 	n, between := 0, 0
 	for ; i < len(v) && n <= 15; i++ {
@@ -645,40 +682,6 @@ func labelledNumber(v string, i int) bool {
 		}
 	}
 	return false
-}
-
-// labelledValue judges the value behind a label. A password may be anything but a
-// placeholder. What is called a secret, a token or a key is often just its name
-// (secret=prod/db, token:input): such a value must look drawn by lot.
-func labelledValue(v string, i int, k findingKind, strict bool) findingKind {
-	sep := v[i]
-	start := i + 1
-	for n := 0; n < 4 && start < len(v) && strings.IndexByte(" =>:\"'\\`", v[start]) >= 0; n++ {
-		start++
-	}
-	end, longest := start, min(len(v), start+256)
-	for end < longest && strings.IndexByte(" \t\n\"'`&;,)]}<>", v[end]) < 0 {
-		end++
-	}
-	value := v[start:end]
-	if k == kindAzureStorageKey {
-		if runEnd(value, 0, chBase64) < 40 {
-			k = kindSecret
-		}
-	}
-	switch {
-	case len(value) < 4 || placeholderValue(value) || value[0] == '/' || strings.Contains(value, "://"):
-		return kindNone
-	case strict:
-		if !drawnByLot(value) {
-			return kindNone
-		}
-	case runEnd(value, 0, chDigit|chDot) == len(value) && k == kindPassword && len(value) < 6: // pass=1042
-		return kindNone
-	case sep == ':' && inWords(passwordTopics, value, 1) > 0:
-		return kindNone
-	}
-	return k
 }
 
 // passwordTopics are what stands behind "password:" in the names of features.
@@ -742,7 +745,7 @@ func placeholderValue(s string) bool {
 	for i := 1; i < len(s) && same; i++ {
 		same = s[i] == s[0]
 	}
-	return same && len(s) > 1 || inWords("none null nil true false yes no unset empty hidden redacted masked removed required optional changeme placeholder undefined xxx todo ", s, 1) > 0
+	return same && len(s) > 1 || inWords("none null nil true false yes no unset empty hidden redacted masked removed required optional changeme placeholder undefined xxx todo ", s)
 }
 
 // screenAzure finds the client secrets of Microsoft's identity platform, whose mark is

@@ -218,6 +218,12 @@ func TestNearMisses(t *testing.T) {
 		{"the name of a secret", "secret=prod/search/db"},
 		{"the name of a secret", "arn:aws:secretsmanager:us-east-1:111122223333:secret:prod/db-AbCdEf"},
 		{"a count", "token=4096"},
+		{"a result", "pass=42, fail=0"},
+		{"an order of compilers", "pass=second"},
+		{"a version", "mobile: 2024.11.30"},
+		{"a version", "iphone:1500123"},
+		{"the name of a key", "api_key=search-production-2026"},
+		{"a pod behind a label", "token: search-7d9f8b6c5d-x2k9z"},
 		{"words", "Bearer authentication"},
 		{"words", "Basic authentication"},
 		{"a cursor", "eyJpZCI6MTIzfQ"},
@@ -250,7 +256,8 @@ const (
 )
 
 func TestIDsPass(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	source := rand.NewPCG(1, 2)
+	r := rand.New(source)
 	uuid := func(version byte) string {
 		b := make([]byte, 16)
 		binary.BigEndian.PutUint64(b, r.Uint64())
@@ -293,6 +300,7 @@ func TestIDsPass(t *testing.T) {
 		"address":         func() string { return fmt.Sprintf("%d.%d.%d.%d", r.IntN(256), r.IntN(256), r.IntN(256), r.IntN(256)) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			source.Seed(1, 2)
 			for range 10_000 {
 				v := id()
 				if got, found := Screen(v); found {
@@ -304,7 +312,8 @@ func TestIDsPass(t *testing.T) {
 }
 
 func TestMadeValuesAreFound(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
+	source := rand.NewPCG(3, 4)
+	r := rand.New(source)
 	b64 := lotMixed + "+/"
 	url := lotMixed + "_-"
 	for kind, value := range map[string]func() string{
@@ -391,6 +400,7 @@ func TestMadeValuesAreFound(t *testing.T) {
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
+			source.Seed(3, 4)
 			for range 10_000 {
 				v := value()
 				if kind == "phone" {
@@ -408,6 +418,7 @@ func TestMadeValuesAreFound(t *testing.T) {
 		"high_entropy":   func() string { return lot(r, url, 43) },
 	} {
 		t.Run(kind, func(t *testing.T) {
+			source.Seed(5, 6)
 			missed := 0
 			for range 10_000 {
 				if _, found := Screen(value()); !found {
