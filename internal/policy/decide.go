@@ -476,6 +476,11 @@ func (c *decider) clean(k *key, value, source string) (string, bool) {
 		if clean := replaceBad(value, k.replace); clean != value {
 			c.step(k.name, source, "changed: characters that AWS does not take were replaced")
 			value = clean
+			if action := c.sensitivity(k); action != "allow" { // now it may look like more
+				if finding, is := Screen(value); is {
+					return c.conceal(k, value, source, action, finding)
+				}
+			}
 		}
 	}
 	if what := badText(value, 1, maxValueLength); what != "" {

@@ -462,7 +462,8 @@ func checkLimits(t *testing.T, p *Policy, d *Decision) {
 			if _, sensitive := Screen(v); sensitive {
 				key := p.byNameKey(k)
 				if key == nil || (key.sensitive != "allow" && (key.sensitive != "" || p.sensitive != "allow")) && len(key.values) == 0 {
-					t.Fatalf("a sensitive value leaves under %s", k)
+					f, _ := Screen(v)
+					t.Fatalf("a sensitive value leaves under %s: %q looks like %s", k, v, f.Name)
 				}
 			}
 		}

@@ -162,10 +162,14 @@ func FuzzAsked(f *testing.F) {
 	})
 }
 
+// BenchmarkDecide is of a typical policy: 8 keys, 3 conditional rules, one hash, with
+// screening on and a value of each key that is free.
 func BenchmarkDecide(b *testing.B) {
 	p := parse(b, example)
-	req := &Request{Principal: waybill.Principal{Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, Model: "amazon.nova-lite-v1:0",
-		Asked: ask("environment", "production", "costCenter", "CC-1001", "feature", "summary")}
+	req := &Request{Principal: waybill.Principal{Subject: "user-17", Claims: map[string]string{"department": "D1"}, Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, Model: "amazon.nova-lite-v1:0",
+		Asked: ask("environment", "production", "costCenter", "CC-1001", "feature", "summary", "traceId", "4bf92f3577b34da6a3ce929d0e0e4736")}
+	guard := NewGuard(p)
+	req.Guard = guard
 	b.ReportAllocs()
 	for b.Loop() {
 		if d := p.Decide(req); d.Outcome != waybill.PolicyAllowed {
