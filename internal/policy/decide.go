@@ -436,6 +436,10 @@ func (c *decider) clean(k *key, value, source string) (string, bool) {
 		c.step(k.name, source, "changed: hashed")
 		return c.pseudonym(k, value), true
 	}
+	if len(value) > maxScreened {
+		c.fail(k, source, "bad_characters", fmt.Sprintf("is longer than %d characters", maxValueLength), "use letters, digits, space and _ . : / = + - @, at most 256", "")
+		return "", false
+	}
 	sent := value
 	if v, ok := k.spellings(value); ok {
 		value = v

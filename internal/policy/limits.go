@@ -23,6 +23,9 @@ const (
 	// tags and session policy into a space of its own and says only afterwards, in per
 	// cent, how full it was; 2048 characters is the limit it states for a policy.
 	packedBudget = 2048
+	// maxScreened bounds what is looked at of a value that a stranger sends: far beyond
+	// what can leave, it is not read at all.
+	maxScreened = 4 << 10
 	// maxKeys bounds a policy: more keys than all carriers together could take.
 	maxKeys = 200
 )
