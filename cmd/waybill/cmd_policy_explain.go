@@ -199,7 +199,7 @@ func newTable(out io.Writer, header ...string) table.Writer {
 	t.SetStyle(table.StyleLight)
 	t.Style().Options.DrawBorder = false
 	t.Style().Options.SeparateColumns = false
-	t.Style().Format.Header = text.FormatDefault
+	t.Style().Format.Header, t.Style().Format.Footer = text.FormatDefault, text.FormatDefault
 	row := make(table.Row, len(header))
 	var columns []table.ColumnConfig
 	for i, h := range header {

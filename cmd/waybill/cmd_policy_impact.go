@@ -368,9 +368,9 @@ func keyLines(p *policy.Policy, stats []ledger.KeyStat, total waybill.Money) []k
 	used := make(map[string]bool)
 	yes, no := true, false
 	for _, s := range stats {
-		l := keyLine{Key: s.Key, Calls: s.Calls, Cost: s.Cost, Distinct: s.Distinct, Coverage: percent(s.Cost, total), Top: []valueLine{}}
+		l := keyLine{Key: policy.Shown(s.Key), Calls: s.Calls, Cost: s.Cost, Distinct: s.Distinct, Coverage: percent(s.Cost, total), Top: []valueLine{}}
 		for _, v := range s.Top {
-			l.Top = append(l.Top, valueLine(v))
+			l.Top = append(l.Top, valueLine{policy.Shown(v.Value), v.Calls, v.Cost})
 		}
 		if p != nil {
 			l.Declared, l.Limit = &no, p.Bound(s.Key)

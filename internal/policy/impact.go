@@ -189,12 +189,22 @@ func (p *Policy) byNameKey(name string) *key {
 	return nil
 }
 
-// changes are the differences between two sets: key, old value, new value.
+// Shown is a value of the past as it may be shown: one that looks like personal data or a
+// secret is named by its kind.
+func Shown(value string) string {
+	if f, is := Screen(value); is {
+		return "(" + f.Name + ")"
+	}
+	return value
+}
+
+// changes are the differences between two sets: key, old value, new value. Old values
+// are as they may be shown.
 func changes(before, now waybill.Tags) [][3]string {
 	var out [][3]string
 	for k, v := range before.All() {
 		if w, _ := now.Get(k); w != v {
-			out = append(out, [3]string{k, v, w})
+			out = append(out, [3]string{Shown(k), Shown(v), w})
 		}
 	}
 	for k, w := range now.All() {
