@@ -214,6 +214,36 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// A policy shown in the documents is one that the reader and the schema take, and a
+// whole one names its schema.
+func TestPoliciesInDocuments(t *testing.T) {
+	shown := 0
+	for _, file := range []string{"../../docs/operate/policy.md", "../../docs/stamp.md"} {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range strings.Split(string(src), "```yaml\n")[1:] {
+			text, _, _ := strings.Cut(part, "```")
+			if !strings.Contains(text, "tags:") {
+				text += "tags: {keys: {team: {values: [search, ads]}, costCenter: {}}}\n" // a piece of a policy
+			} else if !strings.HasPrefix(text, "# yaml-language-server: $schema="+schemaBase) {
+				t.Errorf("%s: an example does not name its schema", file)
+			}
+			if err := validate(t, Schema, []byte(text)); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+			if _, err := Parse(file, []byte(text), secret); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+			shown++
+		}
+	}
+	if shown < 4 {
+		t.Errorf("%d examples were found", shown)
+	}
+}
+
 // What the reader refuses as unknown or of the wrong shape, the schema refuses too.
 func TestSchemaRefuses(t *testing.T) {
 	for _, src := range []string{"tag: {}", "mode: sometimes", "tags: {keys: {team: {colour: red}}}", "tags: {keys: {team: {carriers: [sesion]}}}", "tags: {keys: {team: {maxDistinct: {limit: 3, action: drop}}}}", "tags: {keys: [team]}", "tags: {rules: [{when: {team: {a: b}}}]}", "version: 2"} {
