@@ -120,7 +120,7 @@ func billQuery(stage string, p waybill.Period) string {
 		case "row_count":
 			own, sums = append(own, "1 AS row_count"), append(sums, "count(*)")
 		case "day":
-			own, sums = append(own, "CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) AS day"), append(sums, "0")
+			own, sums = append(own, "CASE WHEN usage_end > usage_start + INTERVAL 1 DAY THEN NULL ELSE CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) END AS day"), append(sums, "NULL")
 		case "usage_amount":
 			own, sums = append(own, "coalesce("+money("amount_text")+", 0) AS usage_amount"), append(sums, "0")
 		case "unblended_cost":

@@ -52,6 +52,10 @@ type charge struct {
 	label  string // model or usage type, for evidence
 }
 
+// hasDay reports whether the bill tells of which day the charge is. An export by the month
+// does not.
+func (c *charge) hasDay() bool { return c.Day != 0 }
+
 // judge says what one charge is. Only Bedrock's charges are given to it.
 func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 	j := charge{ChargeTotal: c, usage: ratecard.ParseUsageType(c.UsageType), label: c.UsageType}

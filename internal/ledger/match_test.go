@@ -175,3 +175,48 @@ func TestCurrenciesStayApart(t *testing.T) {
 		}
 	}
 }
+
+// A bill that tells no days, such as one by the month, is set against the calls of the
+// whole month: none of it is taken as not settled, and a report by day has no day for it.
+func TestBillWithoutDays(t *testing.T) {
+	undated := func(thousands, cost string) waybill.ChargeTotal {
+		c := bill(t, 1, thousands, cost, gatewayARN)
+		c.Day = 0
+		return c
+	}
+	cells := []waybill.UsageTotal{cell(2, "s", 1000), cell(20, "s", 2000), cell(30, "s", 3000)}
+	for _, tt := range []struct {
+		thousands, cost string
+		want            map[Bucket]string
+	}{
+		{"6", "0.36", map[Bucket]string{}},
+		{"5", "0.3", map[Bucket]string{QuantityDiffers: "-0.06"}},
+		{"6", "0.42", map[Bucket]string{RateDiffers: "0.06"}},
+	} {
+		f := facts{cells, []waybill.ChargeTotal{undated(tt.thousands, tt.cost)}}
+		if got := reconciled(t, tt.cost, f); fmt.Sprint(got) != fmt.Sprint(tt.want) {
+			t.Errorf("%s thousand for %s: %v, want %v", tt.thousands, tt.cost, got, tt.want)
+		}
+	}
+	f := taggedCharges{facts{cells, []waybill.ChargeTotal{undated("6", "0.36")}}}
+	f.charges[0].TagSet = "p"
+	r, err := Reconcile(t.Context(), f, rates(t), october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.SettledThrough.String() != "2026-10-31" {
+		t.Errorf("settled through %s", r.SettledThrough)
+	}
+	var asked waybill.Day
+	s, err := Report(t.Context(), f, rates(t), ReportOptions{Period: october, Basis: Invoice, By: []string{"day", "team"},
+		Rename: func(_, value string, day waybill.Day) string { asked = day; return value }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Rows) != 1 || s.Rows[0].Keys[0].Present || s.Rows[0].Cost.String() != "0.36" {
+		t.Errorf("by day: %+v", s.Rows)
+	}
+	if asked.String() != "2026-10-01" { // a reorganisation before the month has been, one in it has not
+		t.Errorf("its tags are those of %s", asked)
+	}
+}
