@@ -158,6 +158,10 @@ func region(c waybill.ChargeTotal, u ratecard.UsageType) string {
 	return u.Region
 }
 
+// singly are the kinds of usage that the bill counts one by one.
+var singly = map[waybill.Kind]bool{waybill.InputImage: true, waybill.OutputImage: true, waybill.InputAudioSecond: true,
+	waybill.InputVideoSecond: true, waybill.VideoSecond: true, waybill.SearchUnit: true}
+
 // unitSize is how many tokens (images, seconds) one unit of the charge is. It goes by
 // the row: units differ between dialects, and change within a month.
 func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
@@ -181,7 +185,7 @@ func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
 		return 1_000_000, true
 	case strings.Contains(text, "thousand"), strings.Contains(text, "1k token"), strings.Contains(text, "1,000 tokens"):
 		return 1_000, true
-	case u.Dialect == ratecard.Marketplace && strings.Contains(string(u.Kind), "image"):
+	case singly[u.Kind]:
 		return 1, true
 	case u.Dialect == ratecard.Marketplace:
 		return 1_000_000, true
