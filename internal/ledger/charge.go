@@ -67,12 +67,16 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		j.bucket = b
 		return j
 	}
-	model, ok := models.ID(c.ProductModel)
-	if !ok {
-		model, ok = models.ID(j.usage.Model)
+	names := []string{c.ProductModel, j.usage.Model, c.ProductName}
+	if j.usage.Dialect == ratecard.MantleKebab { // it has the id of the calls; the display name may have another id on the other endpoint
+		names[0], names[1] = names[1], names[0]
 	}
-	if !ok {
-		model, ok = models.ID(c.ProductName)
+	var model string
+	var ok bool
+	for _, name := range names {
+		if model, ok = models.ID(name); ok {
+			break
+		}
 	}
 	if !ok {
 		j.bucket = ModelUnmapped

@@ -2,11 +2,35 @@ package ledger
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/ratecard"
 )
+
+// The two endpoints may have two ids for one model. A row of bedrock-mantle names the id
+// that its calls name; the display name beside it fits both.
+func TestMantleRowsNameTheirModel(t *testing.T) {
+	prices, err := ratecard.Parse("rates.csv", strings.NewReader(card+"amazon.nova-lite,*,plain,input,standard,,1000000,70,USD,2026-01-01,,x\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := cell(2, "s", 1000)
+	there.Model, there.ModelID, there.Endpoint, there.Sources = "amazon.nova-lite", "amazon.nova-lite", waybill.Mantle, "gateway"
+	runtime, mantle := bill(t, 2, "1", "0.06", gatewayARN), bill(t, 31, "1", "0.07", gatewayARN)
+	mantle.Day, mantle.UsageType = runtime.Day, "USE1-amazon.nova-lite-mantle-input-tokens-standard"
+	runtime.ProductModel, mantle.ProductModel = "Nova Lite", "Nova Lite"
+	last := bill(t, 31, "0", "0", gatewayARN)
+	f := facts{[]waybill.UsageTotal{cell(2, "s", 1000), there}, []waybill.ChargeTotal{runtime, mantle, last}}
+	r, err := Reconcile(t.Context(), f, prices, october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Buckets) != 0 {
+		t.Errorf("%v, want nothing to explain", r.Buckets)
+	}
+}
 
 // What is counted one by one is one by one where the bill names no unit, or calls it a
 // unit; only tokens come by the thousand.
