@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/ratecard"
 )
 
 // stray is a call in the log that neither passed the gateway nor carries a tag.
@@ -218,5 +219,25 @@ func TestBillWithoutDays(t *testing.T) {
 	}
 	if asked.String() != "2026-10-01" { // a reorganisation before the month has been, one in it has not
 		t.Errorf("its tags are those of %s", asked)
+	}
+}
+
+// A day on which the bill has usage and there is no call is valued at the price of the
+// key's calls where the rate card has none for the key as such: a price for geographic
+// profiles alone is one.
+func TestQuantityOnADayWithoutCalls(t *testing.T) {
+	prices, err := ratecard.Parse("rates.csv", strings.NewReader(strings.ReplaceAll(card, ",plain,", ",geo,")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cell(2, "s", 1000)
+	c.Scope, c.ModelID = waybill.Geo, "us.amazon.nova-lite-v1:0"
+	f := facts{[]waybill.UsageTotal{c}, []waybill.ChargeTotal{bill(t, 2, "1", "0.06", gatewayARN), bill(t, 9, "1", "0.06", gatewayARN), bill(t, 31, "0", "0", gatewayARN)}}
+	r, err := Reconcile(t.Context(), f, prices, october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Buckets) != 1 || r.Buckets[0].Bucket != QuantityDiffers || r.Buckets[0].Amount.String() != "0.06" {
+		t.Errorf("%v, want quantity of 0.06", r.Buckets)
 	}
 }

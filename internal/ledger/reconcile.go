@@ -319,7 +319,7 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 	for _, h := range k.shares {
 		rate[h.day] = h.price.Rate
 	}
-	if !priced {
+	if !priced || len(k.shares) == 0 {
 		return quantity, timing
 	}
 	days := make([]waybill.Day, 0, len(diff))
@@ -329,14 +329,10 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 	slices.Sort(days)
 	value := func(d waybill.Day, q waybill.Quantity) waybill.Money {
 		r, ok := rate[d]
-		if !ok {
-			scope := k.key.Scope
-			var bucket int64
-			if k.key.LongContext {
-				bucket = 1 << 40
-			}
-			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: scope, Kind: k.key.Kind,
-				Tier: k.key.Tier, ContextBucket: bucket, Day: d})
+		if !ok { // a day without calls has the price that they would have had
+			c := a.cells[k.shares[0].cell]
+			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: c.Scope, Kind: k.key.Kind,
+				Tier: k.key.Tier, ContextBucket: c.ContextBucket, Day: d})
 			if !found {
 				return waybill.Money{}
 			}
