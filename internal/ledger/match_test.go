@@ -39,6 +39,10 @@ func reconciled(t *testing.T, name string, f facts) map[Bucket]string {
 func TestWhoBearsWhat(t *testing.T) {
 	last := bill(t, 31, "0", "0", gatewayARN) // the bill reaches the end of the month
 	discounted := func(c waybill.ChargeTotal, cost string) waybill.ChargeTotal { c.Cost = money(t, cost); return c }
+	there := func(c waybill.UsageTotal) waybill.UsageTotal {
+		c.Endpoint, c.Sources = waybill.Mantle, "gateway"
+		return c
+	}
 	mantle := func(c waybill.ChargeTotal) waybill.ChargeTotal {
 		c.UsageType = "USE1-amazon.nova-lite-v1:0-mantle-input-tokens-standard"
 		return c
@@ -66,8 +70,10 @@ func TestWhoBearsWhat(t *testing.T) {
 			[]waybill.ChargeTotal{bill(t, 2, "3", "0.18", gatewayARN), bill(t, 2, "3", "0.18", "")}, map[Bucket]string{Bypass: "0.18"}, "0.18"},
 		{"one principal, through the gateway and round it", []waybill.UsageTotal{cell(2, "s", 3000), func() waybill.UsageTotal { c := stray(2, 1000); c.PrincipalARN = gatewayARN; return c }()},
 			[]waybill.ChargeTotal{bill(t, 2, "4", "0.24", gatewayARN)}, map[Bucket]string{Bypass: "0.06"}, "0.18"},
-		{"no log tells of mantle, so no call in it was there", []waybill.UsageTotal{cell(2, "s", 3000), stray(2, 1000)},
+		{"no log tells of mantle, so no call in it was there", []waybill.UsageTotal{there(cell(2, "s", 3000)), stray(2, 1000)},
 			[]waybill.ChargeTotal{mantle(bill(t, 2, "3", "0.18", "")), bill(t, 2, "1", "0.06", strayARN)}, map[Bucket]string{Bypass: "0.06"}, "0.18"},
+		{"none of our calls was at mantle", []waybill.UsageTotal{cell(2, "s", 3000)},
+			[]waybill.ChargeTotal{bill(t, 2, "3", "0.18", gatewayARN), mantle(bill(t, 2, "1", "0.06", "")), mantle(bill(t, 2, "2", "0.12", gatewayARN))}, map[Bucket]string{MantleUnseen: "0.18"}, "0.18"},
 	} {
 		f := facts{tt.cells, append(tt.bill, last)}
 		if got := reconciled(t, tt.name, f); fmt.Sprint(got) != fmt.Sprint(tt.want) {
