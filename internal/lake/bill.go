@@ -77,10 +77,6 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err := l.stageTags(ctx, stage); err != nil {
 		return load, fmt.Errorf("read the tags of the export of %s: %w", e.Period, err)
 	}
-	old, _, err := l.dataFiles(ctx, &lineItems)
-	if err != nil {
-		return load, fmt.Errorf("read line items: %w", err)
-	}
 	name, rows, err := l.write(ctx, &lineItems, e.Period.String(), billQuery(stage, e.Period))
 	if err != nil {
 		return load, err
@@ -90,15 +86,7 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err != nil {
 		return load, fmt.Errorf("store the list of loads: %w", err)
 	}
-	old = ofPeriod(old, e.Period)
-	if name == "" && len(old) == 0 {
-		return load, l.commitProperties(ctx, &lineItems, props)
-	}
-	var add []string
-	if name != "" {
-		add = []string{name}
-	}
-	return load, l.commit(ctx, &lineItems, old, add, props)
+	return load, l.replace(ctx, &lineItems, e.Period, name, props)
 }
 
 // billQuery brings the staged rows to line_items: Bedrock's one by one, the others

@@ -125,7 +125,7 @@ GROUP BY ALL`, p, covers, strings.Join(cellColumns, ", "), strings.Join(sums, ",
 	if rows == 0 {
 		return nil, covers, nil
 	}
-	if err := l.commit(ctx, &usageHours, have, []string{name}, nil); err != nil {
+	if err := l.replace(ctx, &usageHours, p, name, nil); err != nil {
 		return nil, "", err
 	}
 	return []string{name}, covers, nil

@@ -72,7 +72,7 @@ func TestRollUpOfAnOlderVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.commit(t.Context(), &older, nil, []string{name}, nil); err != nil {
+	if err := l.commit(t.Context(), &older, []string{name}, nil); err != nil {
 		t.Fatal(err)
 	}
 
@@ -106,7 +106,7 @@ func TestRollUpOfAnOlderVersion(t *testing.T) {
 	if n := len(table.Metadata().Snapshots()); n < 2 {
 		t.Errorf("%d snapshots, want the older one as well", n)
 	}
-	if err := l.commit(t.Context(), &older, nil, []string{name}, nil); err != nil { // an older program writes to it again
+	if err := l.commit(t.Context(), &older, []string{name}, nil); err != nil { // an older program writes to it again
 		t.Errorf("the older version can no longer write: %v", err)
 	}
 	if d := cmp.Diff(want, october2026(t, l), cmp.AllowUnexported(waybill.Usage{})); d != "" {
