@@ -224,10 +224,10 @@ func billSelect(have map[string]string) []string {
 		}
 	}
 	for to, from := range map[string]string{"usage_start": "line_item_usage_start_date", "usage_end": "line_item_usage_end_date"} {
-		switch {
-		case have[from] == "":
+		switch have[from] {
+		case "":
 			out = append(out, "CAST(NULL AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
-		case have[from] == "VARCHAR": // by way of a time with an offset, which a plain one would drop
+		case "VARCHAR": // by way of a time with an offset, which a plain one would drop
 			out = append(out, "CAST(TRY_CAST("+from+" AS TIMESTAMPTZ) AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
 		default:
 			out = append(out, "CAST("+from+" AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")

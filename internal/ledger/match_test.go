@@ -98,7 +98,7 @@ func TestWhoBearsWhat(t *testing.T) {
 func TestExactBillLeavesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	arns := []string{gatewayARN, gatewayARN + "2", strayARN, strayARN + "2", strayARN + "3"}
-	for round := range 300 {
+	for round := range 150 {
 		f := facts{charges: []waybill.ChargeTotal{bill(t, 31, "0", "0", gatewayARN)}}
 		named := make(map[string]bool)
 		for _, arn := range arns {
