@@ -77,10 +77,6 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err := l.stageTags(ctx, stage); err != nil {
 		return load, fmt.Errorf("read the tags of the export of %s: %w", e.Period, err)
 	}
-	old, _, err := l.dataFiles(ctx, &lineItems)
-	if err != nil {
-		return load, fmt.Errorf("read line items: %w", err)
-	}
 	name, rows, err := l.write(ctx, &lineItems, e.Period.String(), billQuery(stage, e.Period))
 	if err != nil {
 		return load, err
@@ -90,15 +86,7 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err != nil {
 		return load, fmt.Errorf("store the list of loads: %w", err)
 	}
-	old = ofPeriod(old, e.Period)
-	if name == "" && len(old) == 0 {
-		return load, l.commitProperties(ctx, &lineItems, props)
-	}
-	var add []string
-	if name != "" {
-		add = []string{name}
-	}
-	return load, l.commit(ctx, &lineItems, old, add, props)
+	return load, l.replace(ctx, &lineItems, e.Period, name, props)
 }
 
 // billQuery brings the staged rows to line_items: Bedrock's one by one, the others
@@ -120,7 +108,7 @@ func billQuery(stage string, p waybill.Period) string {
 		case "row_count":
 			own, sums = append(own, "1 AS row_count"), append(sums, "count(*)")
 		case "day":
-			own, sums = append(own, "CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) AS day"), append(sums, "0")
+			own, sums = append(own, "CASE WHEN usage_end > usage_start + INTERVAL 1 DAY THEN NULL ELSE CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) END AS day"), append(sums, "NULL")
 		case "usage_amount":
 			own, sums = append(own, "coalesce("+money("amount_text")+", 0) AS usage_amount"), append(sums, "0")
 		case "unblended_cost":
@@ -236,10 +224,10 @@ func billSelect(have map[string]string) []string {
 		}
 	}
 	for to, from := range map[string]string{"usage_start": "line_item_usage_start_date", "usage_end": "line_item_usage_end_date"} {
-		switch {
-		case have[from] == "":
+		switch have[from] {
+		case "":
 			out = append(out, "CAST(NULL AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
-		case have[from] == "VARCHAR": // by way of a time with an offset, which a plain one would drop
+		case "VARCHAR": // by way of a time with an offset, which a plain one would drop
 			out = append(out, "CAST(TRY_CAST("+from+" AS TIMESTAMPTZ) AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
 		default:
 			out = append(out, "CAST("+from+" AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")

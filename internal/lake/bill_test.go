@@ -190,3 +190,19 @@ func TestRoundedAmountsAreCounted(t *testing.T) {
 		t.Errorf("%d rounded, want 3", load.Rounded)
 	}
 }
+
+// A row is of the day it begins, unless it covers more than one: an export by the month
+// has no days.
+func TestDayOfARow(t *testing.T) {
+	_, charges, _ := exported(t, "line_item_usage_start_date,line_item_usage_end_date,line_item_line_item_type,line_item_product_code,line_item_unblended_cost",
+		"2026-10-02T23:00:00Z,2026-10-03T00:00:00Z,Usage,AmazonBedrock,1", // by the hour
+		"2026-10-02T00:00:00Z,2026-10-03T00:00:00Z,Usage,AmazonBedrock,2", // by the day
+		"2026-10-02T00:00:00Z,,Usage,AmazonBedrock,4",
+		"2026-10-01T00:00:00Z,2026-11-01T00:00:00Z,Usage,AmazonBedrock,8", // by the month
+		",,Usage,AmazonBedrock,16",
+	)
+	want := map[string]string{"2026-10-02": "7", "1970-01-01": "24"}
+	if d := cmp.Diff(want, costs(charges, func(c waybill.ChargeTotal) string { return c.Day.String() })); d != "" {
+		t.Error(d)
+	}
+}

@@ -128,7 +128,7 @@ var usageHours = tableSpec{name: "usage_hours", version: 2, doc: "The hourly rol
 var lineItems = tableSpec{name: "line_items", version: 1, doc: "Bedrock's rows of the bill, a billing period replaced whole by each newer export; earlier states stay readable as snapshots. Rows that are not Bedrock's are summed by product. Source: CUR 2.0. Amounts are the shortest decimal text of the export's doubles.",
 	columns: []column{
 		text("period", "bill_billing_period_start_date, YYYY-MM"), text("claim", "bedrock, or not_claimed for sums of other services' rows"), number("row_count", "rows of the bill: 1 for Bedrock's"),
-		{"day", "INTEGER", "UTC day of usage_start"}, {"usage_start", "TIMESTAMP", "line_item_usage_start_date, inclusive"}, {"usage_end", "TIMESTAMP", "line_item_usage_end_date, exclusive"},
+		{"day", "INTEGER", "UTC day of usage_start; null where the row covers more than a day"}, {"usage_start", "TIMESTAMP", "line_item_usage_start_date, inclusive"}, {"usage_end", "TIMESTAMP", "line_item_usage_end_date, exclusive"},
 		text("line_item_id", "identity_line_item_id: unique in one delivery only"), text("payer_account", "bill_payer_account_id"), text("usage_account", "line_item_usage_account_id"),
 		text("billing_entity", "AWS or AWS Marketplace"), text("invoice_id", ""), text("legal_entity", "seller"), text("line_item_type", "Usage, Tax, Credit, ..."),
 		text("product_code", "line_item_product_code"), text("product_family", "product_product_family"), text("product_name", "product['product_name']"),

@@ -11,27 +11,34 @@ import (
 
 // mergeSQL is the rule by which the sources of a call become one call. Within a source
 // the larger counter wins, kind by kind: a streamed call may leave a zero record before
-// the full one. Between them the log wins for usage and the gateway for everything
-// else, and for the life of cache writes, which the log does not know. A log that has
-// only zeroes does not win: its full record is still to come.
+// the full one. The fullest record tells the rest of the call as well, its time and its
+// tags; of equals the tagged one, then the latest: no order of reading matters. Between
+// the sources the log wins for usage and the gateway for everything else, and for the
+// life of cache writes, which the log does not know. A log that has only zeroes does not
+// win: its full record is still to come.
 func mergeSQL(from string) string {
 	var b strings.Builder
-	b.WriteString(`
-WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
-             CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 1 ELSE 2 END AS rank FROM ` + from + `),
-c AS (SELECT k,
-  coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
-  arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
-  coalesce(bool_or(known) FILTER (source = 'gateway'), false) AS g_known, coalesce(bool_or(known) FILTER (source = 'log'), false) AS l_known`)
-	for _, k := range waybill.Kinds {
-		fmt.Fprintf(&b, ",\n  coalesce(max(%[1]s) FILTER (source = 'gateway' AND known), 0) AS g_%[1]s, coalesce(max(%[1]s) FILTER (source = 'log' AND known), 0) AS l_%[1]s", k)
-	}
 	sum := func(prefix string) string {
 		parts := make([]string, len(waybill.Kinds))
 		for i, k := range waybill.Kinds {
 			parts[i] = prefix + string(k)
 		}
 		return strings.Join(parts, " + ")
+	}
+	used := make([]string, len(waybill.Kinds))
+	for i, k := range waybill.Kinds {
+		used[i] = fmt.Sprintf("coalesce(%s, 0)", k)
+	}
+	b.WriteString(`
+WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
+             (((CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 2 ELSE 4 END + known::BIGINT) * 134217728
+               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000 AS rank FROM ` + from + `),
+c AS (SELECT k,
+  coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
+  arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
+  coalesce(bool_or(known) FILTER (source = 'gateway'), false) AS g_known, coalesce(bool_or(known) FILTER (source = 'log'), false) AS l_known`)
+	for _, k := range waybill.Kinds {
+		fmt.Fprintf(&b, ",\n  coalesce(max(%[1]s) FILTER (source = 'gateway' AND known), 0) AS g_%[1]s, coalesce(max(%[1]s) FILTER (source = 'log' AND known), 0) AS l_%[1]s", k)
 	}
 	fmt.Fprintf(&b, `
   FROM r GROUP BY k),
@@ -118,7 +125,7 @@ GROUP BY ALL`, p, covers, strings.Join(cellColumns, ", "), strings.Join(sums, ",
 	if rows == 0 {
 		return nil, covers, nil
 	}
-	if err := l.commit(ctx, &usageHours, have, []string{name}, nil); err != nil {
+	if err := l.replace(ctx, &usageHours, p, name, nil); err != nil {
 		return nil, "", err
 	}
 	return []string{name}, covers, nil

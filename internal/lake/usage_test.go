@@ -1,6 +1,8 @@
 package lake
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -70,7 +72,7 @@ func TestRollUpOfAnOlderVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.commit(t.Context(), &older, nil, []string{name}, nil); err != nil {
+	if err := l.commit(t.Context(), &older, []string{name}, nil); err != nil {
 		t.Fatal(err)
 	}
 
@@ -104,10 +106,42 @@ func TestRollUpOfAnOlderVersion(t *testing.T) {
 	if n := len(table.Metadata().Snapshots()); n < 2 {
 		t.Errorf("%d snapshots, want the older one as well", n)
 	}
-	if err := l.commit(t.Context(), &older, nil, []string{name}, nil); err != nil { // an older program writes to it again
+	if err := l.commit(t.Context(), &older, []string{name}, nil); err != nil { // an older program writes to it again
 		t.Errorf("the older version can no longer write: %v", err)
 	}
 	if d := cmp.Diff(want, october2026(t, l), cmp.AllowUnexported(waybill.Usage{})); d != "" {
 		t.Error(d)
+	}
+}
+
+// Of the records that one source has of a call the fullest one tells the rest of it: when
+// it was, and with which tags. The order in which they were read does not matter.
+func TestFullestRecordTells(t *testing.T) {
+	zero, full := fromLog("1", at(5, 9, 59), use(0, 0)), fromLog("1", at(5, 10, 0), use(100, 200))
+	full.Tags = tags("search")
+	var twins []Row
+	for i := range 20 { // in 20 Regions, so that an order by chance shows
+		for _, r := range []Row{zero, full} {
+			r.Region = fmt.Sprint("region-", i)
+			twins = append(twins, r)
+		}
+	}
+	for range 4 {
+		l := open(t, t.TempDir())
+		rand.Shuffle(len(twins), func(i, j int) { twins[i], twins[j] = twins[j], twins[i] })
+		for i, r := range [][]Row{twins[:13], twins[13:]} {
+			if err := l.AppendInvocations(t.Context(), load(i), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cells := october2026(t, l)
+		if len(cells) != 20 {
+			t.Errorf("%d cells, want 20", len(cells))
+		}
+		for _, c := range cells {
+			if c.Hour != waybill.HourOf(full.StartedAt) || c.TagSet != full.Tags.ID() || c.Calls != 1 || c.Usage.Of(waybill.Output) != 200 {
+				t.Errorf("%s: %s with tags %q", c.Region, c.Hour, c.TagSet)
+			}
+		}
 	}
 }

@@ -126,7 +126,9 @@ func (a *account) chargeKey(c charge, name string) Value {
 		case "model":
 			return known(c.key.Model)
 		case "day":
-			return known(c.Day.String())
+			if c.hasDay() {
+				return known(c.Day.String())
+			}
 		case "account":
 			return known(c.UsageAccount)
 		case "region":
@@ -149,7 +151,11 @@ func (a *account) chargeKey(c charge, name string) Value {
 		return Value{}
 	}
 	key := strings.TrimPrefix(name, "tag:")
-	return a.renamed(key, billTag(a.chargeTags[c.TagSet], key), c.Day)
+	day := c.Day
+	if !c.hasDay() {
+		day = waybill.DayOf(a.period.Start())
+	}
+	return a.renamed(key, billTag(a.chargeTags[c.TagSet], key), day)
 }
 
 // billTag finds a tag key in the bill's tags map, whose keys carry their kind before

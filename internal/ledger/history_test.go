@@ -33,7 +33,7 @@ func randomCalls(t *testing.T, r *rand.Rand) facts {
 // calls are, and has every call once.
 func TestHistoryIsTheEstimate(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
-	for round := range 300 {
+	for round := range 150 {
 		f := randomCalls(t, r)
 		if len(f.cells) == 0 {
 			continue
@@ -69,7 +69,7 @@ func TestHistoryIsTheEstimate(t *testing.T) {
 // Stretches of time that follow one another have every call once, wherever they are cut.
 func TestHistoryInPieces(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
-	for round := range 100 {
+	for round := range 60 {
 		f := randomCalls(t, r)
 		for i := range f.cells { // over three months
 			f.cells[i].Hour += waybill.Hour(24 * 31 * (r.IntN(3) - 1))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/ratecard"
 )
 
 // stray is a call in the log that neither passed the gateway nor carries a tag.
@@ -38,6 +39,10 @@ func reconciled(t *testing.T, name string, f facts) map[Bucket]string {
 func TestWhoBearsWhat(t *testing.T) {
 	last := bill(t, 31, "0", "0", gatewayARN) // the bill reaches the end of the month
 	discounted := func(c waybill.ChargeTotal, cost string) waybill.ChargeTotal { c.Cost = money(t, cost); return c }
+	there := func(c waybill.UsageTotal) waybill.UsageTotal {
+		c.Endpoint, c.Sources = waybill.Mantle, "gateway"
+		return c
+	}
 	mantle := func(c waybill.ChargeTotal) waybill.ChargeTotal {
 		c.UsageType = "USE1-amazon.nova-lite-v1:0-mantle-input-tokens-standard"
 		return c
@@ -65,8 +70,10 @@ func TestWhoBearsWhat(t *testing.T) {
 			[]waybill.ChargeTotal{bill(t, 2, "3", "0.18", gatewayARN), bill(t, 2, "3", "0.18", "")}, map[Bucket]string{Bypass: "0.18"}, "0.18"},
 		{"one principal, through the gateway and round it", []waybill.UsageTotal{cell(2, "s", 3000), func() waybill.UsageTotal { c := stray(2, 1000); c.PrincipalARN = gatewayARN; return c }()},
 			[]waybill.ChargeTotal{bill(t, 2, "4", "0.24", gatewayARN)}, map[Bucket]string{Bypass: "0.06"}, "0.18"},
-		{"no log tells of mantle, so no call in it was there", []waybill.UsageTotal{cell(2, "s", 3000), stray(2, 1000)},
+		{"no log tells of mantle, so no call in it was there", []waybill.UsageTotal{there(cell(2, "s", 3000)), stray(2, 1000)},
 			[]waybill.ChargeTotal{mantle(bill(t, 2, "3", "0.18", "")), bill(t, 2, "1", "0.06", strayARN)}, map[Bucket]string{Bypass: "0.06"}, "0.18"},
+		{"none of our calls was at mantle", []waybill.UsageTotal{cell(2, "s", 3000)},
+			[]waybill.ChargeTotal{bill(t, 2, "3", "0.18", gatewayARN), mantle(bill(t, 2, "1", "0.06", "")), mantle(bill(t, 2, "2", "0.12", gatewayARN))}, map[Bucket]string{MantleUnseen: "0.18"}, "0.18"},
 	} {
 		f := facts{tt.cells, append(tt.bill, last)}
 		if got := reconciled(t, tt.name, f); fmt.Sprint(got) != fmt.Sprint(tt.want) {
@@ -91,7 +98,7 @@ func TestWhoBearsWhat(t *testing.T) {
 func TestExactBillLeavesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	arns := []string{gatewayARN, gatewayARN + "2", strayARN, strayARN + "2", strayARN + "3"}
-	for round := range 300 {
+	for round := range 150 {
 		f := facts{charges: []waybill.ChargeTotal{bill(t, 31, "0", "0", gatewayARN)}}
 		named := make(map[string]bool)
 		for _, arn := range arns {
@@ -173,5 +180,70 @@ func TestCurrenciesStayApart(t *testing.T) {
 		if got := fmt.Sprintf("%s %s, billed %s %v", s.Total, s.Currency, s.Billed, s.HasBill); got != want {
 			t.Errorf("%s: %s, want %s", basis, got, want)
 		}
+	}
+}
+
+// A bill that tells no days, such as one by the month, is set against the calls of the
+// whole month: none of it is taken as not settled, and a report by day has no day for it.
+func TestBillWithoutDays(t *testing.T) {
+	undated := func(thousands, cost string) waybill.ChargeTotal {
+		c := bill(t, 1, thousands, cost, gatewayARN)
+		c.Day = 0
+		return c
+	}
+	cells := []waybill.UsageTotal{cell(2, "s", 1000), cell(20, "s", 2000), cell(30, "s", 3000)}
+	for _, tt := range []struct {
+		thousands, cost string
+		want            map[Bucket]string
+	}{
+		{"6", "0.36", map[Bucket]string{}},
+		{"5", "0.3", map[Bucket]string{QuantityDiffers: "-0.06"}},
+		{"6", "0.42", map[Bucket]string{RateDiffers: "0.06"}},
+	} {
+		f := facts{cells, []waybill.ChargeTotal{undated(tt.thousands, tt.cost)}}
+		if got := reconciled(t, tt.cost, f); fmt.Sprint(got) != fmt.Sprint(tt.want) {
+			t.Errorf("%s thousand for %s: %v, want %v", tt.thousands, tt.cost, got, tt.want)
+		}
+	}
+	f := taggedCharges{facts{cells, []waybill.ChargeTotal{undated("6", "0.36")}}}
+	f.charges[0].TagSet = "p"
+	r, err := Reconcile(t.Context(), f, rates(t), october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.SettledThrough.String() != "2026-10-31" {
+		t.Errorf("settled through %s", r.SettledThrough)
+	}
+	var asked waybill.Day
+	s, err := Report(t.Context(), f, rates(t), ReportOptions{Period: october, Basis: Invoice, By: []string{"day", "team"},
+		Rename: func(_, value string, day waybill.Day) string { asked = day; return value }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Rows) != 1 || s.Rows[0].Keys[0].Present || s.Rows[0].Cost.String() != "0.36" {
+		t.Errorf("by day: %+v", s.Rows)
+	}
+	if asked.String() != "2026-10-01" { // a reorganisation before the month has been, one in it has not
+		t.Errorf("its tags are those of %s", asked)
+	}
+}
+
+// A day on which the bill has usage and there is no call is valued at the price of the
+// key's calls where the rate card has none for the key as such: a price for geographic
+// profiles alone is one.
+func TestQuantityOnADayWithoutCalls(t *testing.T) {
+	prices, err := ratecard.Parse("rates.csv", strings.NewReader(strings.ReplaceAll(card, ",plain,", ",geo,")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cell(2, "s", 1000)
+	c.Scope, c.ModelID = waybill.Geo, "us.amazon.nova-lite-v1:0"
+	f := facts{[]waybill.UsageTotal{c}, []waybill.ChargeTotal{bill(t, 2, "1", "0.06", gatewayARN), bill(t, 9, "1", "0.06", gatewayARN), bill(t, 31, "0", "0", gatewayARN)}}
+	r, err := Reconcile(t.Context(), f, prices, october)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Buckets) != 1 || r.Buckets[0].Bucket != QuantityDiffers || r.Buckets[0].Amount.String() != "0.06" {
+		t.Errorf("%v, want quantity of 0.06", r.Buckets)
 	}
 }

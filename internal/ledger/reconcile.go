@@ -141,7 +141,8 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 
 // settledThrough is the last day whose charges are taken as complete. The bill comes
 // a day late and moves for up to three; a bill that reaches the end of its period is
-// taken as settled, since nothing in it tells when it was delivered.
+// taken as settled, since nothing in it tells when it was delivered; so is one that tells
+// no days.
 func (a *account) settledThrough() waybill.Day {
 	last := waybill.DayOf(a.period.End().Add(-1))
 	if !a.hasBill {
@@ -149,8 +150,12 @@ func (a *account) settledThrough() waybill.Day {
 	}
 	newest := waybill.DayOf(a.period.Start())
 	for _, c := range a.charges {
-		if c.bucket == "" && c.Day > newest {
-			newest = c.Day
+		switch {
+		case c.bucket != "":
+		case !c.hasDay():
+			return last
+		default:
+			newest = max(newest, c.Day)
 		}
 	}
 	if newest >= last {
@@ -228,7 +233,8 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 		entry{Rounding, line.Rounding, "rows of the bill are rounded"})
 }
 
-// quantityByDay is how much more the bill counts than the calls that bear it.
+// quantityByDay is how much more the bill counts than the calls that bear it. What the
+// bill tells no day of is at day 0.
 func (s *settlement) quantityByDay(k *keyAccount) (diff map[waybill.Day]waybill.Quantity, ok bool) {
 	diff = make(map[waybill.Day]waybill.Quantity)
 	var named, free waybill.Quantity
@@ -301,11 +307,19 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 	if !ok { // the bill does not say how much it charges for
 		return quantity, timing
 	}
+	if _, undated := diff[0]; undated { // all is on the last day of the calls
+		var last waybill.Day
+		var all waybill.Quantity
+		for d, q := range diff {
+			last, all = max(last, d), all.Add(q)
+		}
+		diff = map[waybill.Day]waybill.Quantity{last: all}
+	}
 	rate := make(map[waybill.Day]waybill.Rate)
 	for _, h := range k.shares {
 		rate[h.day] = h.price.Rate
 	}
-	if !priced {
+	if !priced || len(k.shares) == 0 {
 		return quantity, timing
 	}
 	days := make([]waybill.Day, 0, len(diff))
@@ -315,14 +329,10 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 	slices.Sort(days)
 	value := func(d waybill.Day, q waybill.Quantity) waybill.Money {
 		r, ok := rate[d]
-		if !ok {
-			scope := k.key.Scope
-			var bucket int64
-			if k.key.LongContext {
-				bucket = 1 << 40
-			}
-			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: scope, Kind: k.key.Kind,
-				Tier: k.key.Tier, ContextBucket: bucket, Day: d})
+		if !ok { // a day without calls has the price that they would have had
+			c := a.cells[k.shares[0].cell]
+			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: c.Scope, Kind: k.key.Kind,
+				Tier: k.key.Tier, ContextBucket: c.ContextBucket, Day: d})
 			if !found {
 				return waybill.Money{}
 			}

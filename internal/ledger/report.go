@@ -33,7 +33,7 @@ type ReportOptions struct {
 	// Rename, if not nil, gives the value under which a tag value of a day is reported:
 	// how a reorganisation is applied. It is asked of tags alone, on every basis, before
 	// rows are grouped and Where is applied; key is without "tag:". It must be a function
-	// of its arguments. The day is 0 for a charge of which the bill tells no single day.
+	// of its arguments. A charge of which the bill tells no day is of the period's first.
 	Rename func(key, value string, day waybill.Day) string
 	// Renamed is what Rename stands for, as statements show it: "as reorganised by
 	// 2026-11-01".

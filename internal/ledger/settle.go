@@ -36,7 +36,7 @@ func (f fraction) of(m waybill.Money) waybill.Money {
 
 // isFree reports whether a charge is to nobody by name, and any call may have made it.
 // The log never tells of bedrock-mantle: what is charged there is of calls of ours, or of
-// calls that nobody has seen.
+// calls that nobody has seen: if none of ours was there, it is no charge of ours.
 func (c *charge) isFree() bool {
 	return c.IAMPrincipal == "" && c.usage.Dialect != ratecard.MantleKebab
 }
@@ -66,9 +66,13 @@ func (a *account) settle(k *keyAccount) settlement {
 	for _, c := range k.lost {
 		s.unmet = append(s.unmet, entry{a.lostBucket(c), c.Cost, c.IAMPrincipal})
 	}
+	seenThere := slices.ContainsFunc(s.takers, func(h share) bool { return a.cells[h.cell].Endpoint == waybill.Mantle })
 	var named, free waybill.Money
 	for _, c := range k.ours {
 		switch {
+		case c.usage.Dialect == ratecard.MantleKebab && !seenThere:
+			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
+			continue
 		case len(s.takers) == 0 && (len(s.others) == 0 || !c.isFree()):
 			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
 			continue
