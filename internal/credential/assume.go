@@ -195,7 +195,7 @@ func (s *Sessions) ask(ctx context.Context, f *flight) (_ *Session, packed int32
 	if want.ExternalID != "" {
 		in.ExternalId = &want.ExternalID
 	}
-	asked := time.Now()
+	asked := time.Now().Round(0) // by the wall clock: a machine that sleeps does not stop STS's
 	out, err := s.sts.AssumeRole(ctx, in)
 	if err != nil {
 		return nil, 0, err
@@ -211,10 +211,20 @@ func (s *Sessions) ask(ctx context.Context, f *flight) (_ *Session, packed int32
 	}
 	early := s.config.RefreshBefore + rand.N(s.config.Jitter+1)
 	early = min(early, expires.Sub(asked)*3/4) // a short session is not renewed all the time
-	session := &Session{PrincipalARN: aws.ToString(out.AssumedRoleUser.Arn), Expires: expires, Dropped: f.omit, since: time.Now(), renewAt: expires.Add(-early)}
+	session := &Session{PrincipalARN: aws.ToString(out.AssumedRoleUser.Arn), Expires: expires, Dropped: f.omit,
+		since: time.Now(), life: expires.Sub(asked), renewAt: expires.Add(-early)}
 	session.keys.Credentials = aws.Credentials{AccessKeyID: aws.ToString(c.AccessKeyId), SecretAccessKey: aws.ToString(c.SecretAccessKey),
 		SessionToken: aws.ToString(c.SessionToken), CanExpire: true, Expires: expires}
-	return session, aws.ToInt32(out.PackedPolicySize), nil
+	return session, packedSize(out), nil
+}
+
+// packedSize is how much of the space for tags a session takes, in percent. STS had one
+// name for it and has another.
+func packedSize(out *sts.AssumeRoleOutput) int32 {
+	if out.SessionTokenUtilization != nil {
+		return *out.SessionTokenUtilization
+	}
+	return aws.ToInt32(out.PackedPolicySize) //nolint:staticcheck // SA1019: an STS that does not know the new name yet
 }
 
 // identify finds out whether our own credentials are a role session, if it matters.
@@ -223,6 +233,9 @@ func (s *Sessions) identify(ctx context.Context) {
 	if !ok || s.config.Life <= chainedLife {
 		return
 	}
+	s.mu.Lock()
+	s.stats.asked(time.Now())
+	s.mu.Unlock()
 	out, err := client.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil || !strings.Contains(aws.ToString(out.Arn), ":assumed-role/") {
 		return // STS says so itself, if it matters

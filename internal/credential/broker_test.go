@@ -63,16 +63,18 @@ func TestBroker(t *testing.T) {
 	for range 2 {
 		status, text := ask("POST", "Bearer good", `{"version":1,"tags":{"feature":"x"}}`)
 		var got struct {
-			Version                                                  int
-			AccessKeyId, SecretAccessKey, SessionToken, PrincipalArn string
-			Expiration                                               time.Time
-			Tags                                                     map[string]string
+			Version                       int
+			AccessKeyID                   string `json:"AccessKeyId"`
+			SecretAccessKey, SessionToken string
+			PrincipalARN                  string `json:"PrincipalArn"`
+			Expiration                    time.Time
+			Tags                          map[string]string
 		}
 		if err := json.Unmarshal([]byte(text), &got); err != nil || status != 200 {
 			t.Fatalf("%d %s", status, text)
 		}
-		if got.Version != 1 || got.AccessKeyId == "" || got.SecretAccessKey == "" || got.SessionToken == "" || time.Until(got.Expiration) < 50*time.Minute ||
-			got.PrincipalArn != "arn:aws:sts::111122223333:assumed-role/bedrock/user-17" || got.Tags["team"] != "search" || got.Tags["feature"] != "x" {
+		if got.Version != 1 || got.AccessKeyID == "" || got.SecretAccessKey == "" || got.SessionToken == "" || time.Until(got.Expiration) < 50*time.Minute ||
+			got.PrincipalARN != "arn:aws:sts::111122223333:assumed-role/bedrock/user-17" || got.Tags["team"] != "search" || got.Tags["feature"] != "x" {
 			t.Errorf("%s", text)
 		}
 	}

@@ -97,7 +97,12 @@ type Session struct {
 
 	keys    signingKeys
 	since   time.Time
+	life    time.Duration
 	renewAt time.Time
+}
+
+func (s *Session) lasts(now time.Time, left time.Duration) bool {
+	return now.Add(left).Before(s.Expires)
 }
 
 // Credentials are the session's keys.
@@ -233,13 +238,14 @@ func (s *Sessions) Get(ctx context.Context, want waybill.RoleSession) (*Session,
 	return s.GetFor(ctx, want, 0)
 }
 
-// GetFor is Get of a session that is good for some time yet.
+// GetFor is Get of a session that is good for some time yet, or for half of its life if
+// that is less.
 func (s *Sessions) GetFor(ctx context.Context, want waybill.RoleSession, left time.Duration) (*Session, error) {
 	hash := s.hash(&want)
 	now := time.Now()
 	s.mu.Lock()
 	p := s.find(hash, &want)
-	if p != nil && p.session != nil && now.Add(max(left, s.config.Margin)).Before(p.session.Expires) {
+	if p != nil && p.session != nil && p.session.lasts(now, max(s.config.Margin, min(left, p.session.life/2))) {
 		good := p.session
 		if p.place != nil {
 			s.lru.MoveToFront(p.place)

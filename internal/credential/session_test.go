@@ -469,12 +469,17 @@ func TestGetFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(40 * time.Minute)
-		got, err := s.GetFor(t.Context(), want("user-17"), 15*time.Minute)
-		if err != nil || f.calls() != 1 {
+		if _, err := s.GetFor(t.Context(), want("user-17"), 15*time.Minute); err != nil || f.calls() != 1 {
 			t.Errorf("with 20 minutes left: %d calls, %v", f.calls(), err)
 		}
-		if got, err = s.GetFor(t.Context(), want("user-17"), 30*time.Minute); err != nil || f.calls() != 2 || time.Until(got.Expires) < 30*time.Minute {
+		if got, err := s.GetFor(t.Context(), want("user-17"), 30*time.Minute); err != nil || f.calls() != 2 || time.Until(got.Expires) < 30*time.Minute {
 			t.Errorf("%d calls, %v", f.calls(), err)
+		}
+		// More than a session has is not asked for over and over.
+		for range 10 {
+			if _, err := s.GetFor(t.Context(), want("user-17"), 24*time.Hour); err != nil || f.calls() != 2 {
+				t.Errorf("%d calls, %v", f.calls(), err)
+			}
 		}
 	})
 }

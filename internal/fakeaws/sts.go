@@ -181,8 +181,8 @@ func sessionXML(session *credential, form url.Values, packed int) string {
 	}
 	return source + fmt.Sprintf(`<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
 		`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials>`+
-		`<PackedPolicySize>%d</PackedPolicySize>`, escape(form.Get("RoleSessionName")), escape(session.arn), session.id, session.secret, session.token,
-		session.expires.UTC().Format(time.RFC3339), packed)
+		`<PackedPolicySize>%d</PackedPolicySize><SessionTokenSize>%d</SessionTokenSize><SessionTokenUtilization>%d</SessionTokenUtilization>`, escape(form.Get("RoleSessionName")), escape(session.arn), session.id, session.secret, session.token,
+		session.expires.UTC().Format(time.RFC3339), packed, len(session.token), packed)
 }
 
 // A request for a session, as both calls make one.

@@ -166,7 +166,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			t.Fatalf("%s: %v", alg, err)
 		}
 		if aws.ToString(out.SubjectFromWebIdentityToken) != "user-17" || aws.ToString(out.Audience) != "waybill" || aws.ToString(out.Provider) != providerARN ||
-			aws.ToInt32(out.PackedPolicySize) == 0 || time.Until(*out.Credentials.Expiration) < 11*time.Hour {
+			aws.ToInt32(out.SessionTokenUtilization) == 0 || time.Until(*out.Credentials.Expiration) < 11*time.Hour {
 			t.Errorf("%+v", out)
 		}
 		if c := w.byID[*out.Credentials.AccessKeyId]; c.tags["team"] != "search" || c.transitive["team"] != "search" || !c.isRole {
