@@ -302,7 +302,7 @@ func TestThrottling(t *testing.T) {
 		wg.Wait()
 		took, st := time.Since(begin), s.Stats()
 		t.Logf("1,000 sessions of an account with room for %d a second: %s, %d calls throttled", really, took.Round(time.Second), st.Throttled)
-		if st.Throttled == 0 || st.Throttled > 500 || took > 3*time.Minute {
+		if st.Throttled == 0 || st.Throttled > 40 || took > 3*time.Minute {
 			t.Errorf("%d of %d calls were throttled in %s", st.Throttled, f.calls(), took)
 		}
 	})
@@ -319,15 +319,16 @@ func TestFairness(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// All are renewed every 7 to 8 minutes, 2.3 a second, while newcomers ask for 7
-		// a second: together a little more than the limit allows.
+		// All are renewed every 6 to 8 minutes, 2.4 a second, while newcomers ask for 9 a
+		// second: alone as many as the limit allows. For longer than a session lasts.
 		var longest time.Duration
 		var mu sync.Mutex
 		var wg sync.WaitGroup
+		const seconds, perSecond = 1000, 9
 		lost := 0
-		for second := range 20 * 60 {
+		for second := range seconds {
 			time.Sleep(time.Second)
-			for i := range 7 {
+			for i := range perSecond {
 				wg.Go(func() {
 					before := time.Now()
 					_, err := s.Get(t.Context(), want(fmt.Sprintf("new-%d-%d", second, i)))
@@ -347,10 +348,30 @@ func TestFairness(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		t.Logf("longest wait of a newcomer %s", longest)
-		if lost > 0 || longest > time.Minute || s.Stats().Misses != 1000+20*60*7 {
+		t.Logf("the limit overdrawn by a quarter for %d seconds: the longest wait of a newcomer is %s", seconds, longest.Round(time.Second))
+		if lost > 0 || longest > 4*time.Minute || s.Stats().Misses != 1000+seconds*perSecond {
 			t.Errorf("%d calls of the old were lost; a newcomer waited %s; %d calls found no session", lost, longest, s.Stats().Misses)
 		}
+	})
+}
+
+// Those who wait for their turn when STS goes away are told, all at once, rather than
+// one after the other as each turn comes to nothing.
+func TestOutageEndsWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeSTS{down: true}
+		s := NewSessions(f, Config{PerSecond: 1})
+		defer s.Close()
+		var wg sync.WaitGroup
+		begin := time.Now()
+		for i := range 100 {
+			wg.Go(func() {
+				if _, err := s.Get(t.Context(), want(fmt.Sprintf("user-%d", i))); waybill.KindOf(err) != waybill.Unavailable || time.Since(begin) > 30*time.Second {
+					t.Errorf("%v after %s", err, time.Since(begin))
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
