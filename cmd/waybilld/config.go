@@ -105,8 +105,15 @@ func readConfig(path string) (*config, error) {
 			n.Fields(map[string]func(policy.Node){
 				"life":          func(n policy.Node) { c.sessions.Life = duration(n) },
 				"refreshBefore": func(n policy.Node) { c.sessions.RefreshBefore = duration(n) },
+				"jitter":        func(n policy.Node) { c.sessions.Jitter = duration(n) },
+				"margin":        func(n policy.Node) { c.sessions.Margin = duration(n) },
 				"max":           func(n policy.Node) { c.sessions.MaxSessions = int(number(n)) },
 				"perSecond":     func(n policy.Node) { c.sessions.PerSecond = float64(number(n)) },
+				"warmUp":        func(n policy.Node) { c.sessions.WarmUp = duration(n) },
+				"backoff":       func(n policy.Node) { c.sessions.Backoff = duration(n) },
+				"maxBackoff":    func(n policy.Node) { c.sessions.MaxBackoff = duration(n) },
+				"callTimeout":   func(n policy.Node) { c.sessions.CallTimeout = duration(n) },
+				"waitTimeout":   func(n policy.Node) { c.sessions.WaitTimeout = duration(n) },
 			})
 		},
 		"drain": func(n policy.Node) {

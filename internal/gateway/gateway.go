@@ -24,9 +24,10 @@ type Authenticator interface {
 }
 
 // A Signer signs a request under a role session, as the last change made to it, and
-// says which principal AWS will see. Its errors are *waybill.Error.
+// says which principal AWS will see, and which tags it will not. Its errors are
+// *waybill.Error.
 type Signer interface {
-	Sign(ctx context.Context, r *http.Request, body []byte, service, region string, s waybill.RoleSession) (principalARN string, err error)
+	SignCall(ctx context.Context, r *http.Request, body []byte, service, region string, s waybill.RoleSession) (waybill.Signed, error)
 	// Forget drops a session that AWS has refused.
 	Forget(waybill.RoleSession)
 }
@@ -45,6 +46,12 @@ type Role struct {
 	ARN        string
 	Transitive []string
 	ExternalID string
+	// SessionName names the role's sessions, if not as the policy does.
+	SessionName policy.Template
+	// SourceIdentity is set on the role's sessions, and sticks to whatever they assume.
+	SourceIdentity policy.Template
+	// Broker lets people have sessions of the role, to call AWS themselves.
+	Broker bool
 }
 
 // A Target says where calls go that meet a condition: what is empty stays as it is.
@@ -142,6 +149,7 @@ type call struct {
 	query     string
 	record    waybill.Invocation
 	addUsage  bool // stream_options.include_usage was put in
+	broker    bool // it asks for a session, not for an answer
 }
 
 // ServeHTTP takes one call.
@@ -387,15 +395,20 @@ func escapeSegment(s string) string {
 // chooseRole takes the first role that holds. Without one the call is refused: it
 // would be billed to the gateway itself.
 func (c *call) chooseRole() error {
-	facts := c.decision.Fact
 	for i := range c.config.Roles {
 		role := &c.config.Roles[i]
-		if ok, _ := role.When.Holds(facts); !ok {
+		if c.broker && !role.Broker {
+			continue
+		}
+		if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,
-			Transitive: role.Transitive, ExternalID: role.ExternalID, Drop: c.decision.Drop}
-		c.record.SessionName = c.decision.SessionName
+			Transitive: role.Transitive, ExternalID: role.ExternalID, SourceIdentity: c.decision.Fill(role.SourceIdentity), Drop: c.decision.Drop}
+		if name := c.decision.Fill(role.SessionName); name != "" {
+			c.session.SessionName = name
+		}
+		c.record.SessionName = c.session.SessionName
 		if parts := strings.SplitN(role.ARN, ":", 6); len(parts) == 6 {
 			c.record.Account = parts[4]
 		}

@@ -655,6 +655,21 @@ func (p *Policy) compileSession(f *SessionFile) {
 	if f.At.n != nil {
 		at = f.At.Field("name")
 	}
+	p.session = p.ReadTemplate(at, text).segments
+	if !slices.ContainsFunc(p.session, func(s segment) bool { return s.name != "" }) && len(p.session) > 0 {
+		p.warn(at.Position(), "every role session has the same name: the bill cannot tell callers apart by it")
+	}
+	p.budget = packedBudget
+	if f.Budget > 0 {
+		p.budget = f.Budget
+	}
+}
+
+// ReadTemplate reads the name of a role session, or a source identity: a text in which
+// {caller}, {issuer}, {claims.NAME} and {KEY} stand for what a call has. It notes at the
+// node what is wrong with it.
+func (p *Policy) ReadTemplate(at Node, text string) Template {
+	var t Template
 	literal := func(s string) {
 		for i := range len(s) {
 			if !nameCharacter[s[i]] {
@@ -663,7 +678,7 @@ func (p *Policy) compileSession(f *SessionFile) {
 			}
 		}
 		if s != "" {
-			p.session = append(p.session, segment{text: s})
+			t.segments = append(t.segments, segment{text: s})
 		}
 	}
 	for text != "" {
@@ -681,10 +696,10 @@ func (p *Policy) compileSession(f *SessionFile) {
 		i, isKey := p.byName[name]
 		switch {
 		case isFact(name):
-			p.session = append(p.session, segment{name: name, key: -1})
+			t.segments = append(t.segments, segment{name: name, key: -1})
 		case isKey:
 			k := p.keys[i]
-			p.session = append(p.session, segment{name: name, key: i})
+			t.segments = append(t.segments, segment{name: name, key: i})
 			if k.high {
 				at.Mistake("name a key with few, stable values", "the session name is made of %q, which is of high cardinality: every value would make its own STS call and rows of the bill", name)
 			} else if k.from == fromNowhere && len(k.values) == 0 && k.limit == 0 && k.pattern == nil {
@@ -695,13 +710,7 @@ func (p *Policy) compileSession(f *SessionFile) {
 			at.Mistake(hint, "the session name asks for %q, which nothing declares", name)
 		}
 	}
-	if !slices.ContainsFunc(p.session, func(s segment) bool { return s.name != "" }) && len(p.session) > 0 {
-		p.warn(at.Position(), "every role session has the same name: the bill cannot tell callers apart by it")
-	}
-	p.budget = packedBudget
-	if f.Budget > 0 {
-		p.budget = f.Budget
-	}
+	return t
 }
 
 // checkLimits refuses a policy whose tags could exceed what a carrier takes.

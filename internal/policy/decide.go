@@ -91,6 +91,8 @@ type Decision struct {
 	Steps       []Step     // of Explain only
 	Rules       []RuleStep // of Explain only
 	req         *Request
+	policy      *Policy
+	loose       []string // keys whose values ride on the request only, since they break the policy
 }
 
 // Reasons are the codes of the violations, for the record: key:code, never a value.
@@ -204,7 +206,7 @@ type decider struct {
 
 func (p *Policy) decide(req *Request, trace bool) *Decision {
 	c := &decider{p: p, req: req, trace: trace}
-	c.d.req = req
+	c.d.req, c.d.policy = req, p
 	if !req.At.IsZero() {
 		c.day = waybill.DayOf(req.At)
 	}
@@ -742,6 +744,7 @@ func (c *decider) settle() {
 		s := &c.slots[f.key]
 		s.value, s.ok, s.loose = f.candidate, true, !f.good
 		if s.loose {
+			c.d.loose = append(c.d.loose, c.p.keys[f.key].name)
 			c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
 		} else {
 			c.step(c.p.keys[f.key].name, s.source, "kept after all: the violation is not enforced")
@@ -784,25 +787,62 @@ func (c *decider) carry(extra []waybill.Tag) {
 	}
 }
 
-// sessionName fills the template and brings it to what STS takes: 2 to 64 characters
-// of letters, digits and _ + = , . @ -. A name that had to be changed is kept apart
-// from others by a digest. It is made of facts that nobody hid: what looks like
-// personal data becomes a pseudonym.
+// sessionName fills the policy's template. See name.
 func (c *decider) sessionName() string {
+	return c.p.name(c.p.session, c.req, func(key int) string {
+		if at := &c.slots[key]; at.ok && !at.loose {
+			return at.value
+		}
+		return ""
+	})
+}
+
+// Fill makes a name of a template, by the rules of the session name. It is empty where
+// the template is, or where nothing that it names has a value.
+func (d *Decision) Fill(t Template) string {
+	if t.IsZero() {
+		return ""
+	}
+	found := false
+	name := d.policy.name(t.segments, d.req, func(key int) string {
+		name := d.policy.keys[key].name
+		v, _ := d.Tags.Get(name)
+		if slices.Contains(d.loose, name) {
+			return ""
+		}
+		found = found || v != ""
+		return v
+	})
+	for _, s := range t.segments {
+		if s.key < 0 {
+			v, there := d.req.Fact(s.name)
+			found = found || there && v != ""
+		}
+		found = found || s.name == ""
+	}
+	if !found {
+		return ""
+	}
+	return name
+}
+
+// name fills a template and brings it to what STS takes: 2 to 64 characters of letters,
+// digits and _ + = , . @ -. A name that had to be changed is kept apart from others by a
+// digest. It is made of values that nobody hid: what looks like personal data becomes a
+// pseudonym.
+func (p *Policy) name(template []segment, req *Request, value func(key int) string) string {
 	var scratch [128]byte
 	text := scratch[:0]
-	for _, s := range c.p.session {
+	for _, s := range template {
 		switch {
 		case s.name == "":
 			text = append(text, s.text...)
 		case s.key >= 0:
-			if at := &c.slots[s.key]; at.ok && !at.loose {
-				text = append(text, at.value...)
-			}
+			text = append(text, value(s.key)...)
 		default:
-			v, _ := c.req.Fact(s.name)
-			if c.p.sensitive != "allow" && isSensitive(v) {
-				v = c.hide(s.name, v)
+			v, _ := req.Fact(s.name)
+			if p.sensitive != "allow" && isSensitive(v) {
+				v = p.hide(req, s.name, v)
 			}
 			text = append(text, v...)
 		}
@@ -817,8 +857,8 @@ func (c *decider) sessionName() string {
 	return fitName(string(text))
 }
 
-func (c *decider) hide(name, value string) string {
-	if e := c.p.epochAt(c.req.At); e != nil {
+func (p *Policy) hide(req *Request, name, value string) string {
+	if e := p.epochAt(req.At); e != nil {
 		return e.pseudonym(name, value)
 	}
 	return digestName(value)

@@ -165,6 +165,13 @@ type segment struct {
 	key  int // -1 for a fact
 }
 
+// A Template is a name that is made of what a call has: see Policy.ReadTemplate. The zero
+// value is no name.
+type Template struct{ segments []segment }
+
+// IsZero reports whether there is no template.
+func (t Template) IsZero() bool { return len(t.segments) == 0 }
+
 // A Policy is a parsed tag policy. It is immutable and may be shared.
 type Policy struct {
 	keys            []*key
