@@ -102,8 +102,8 @@ func newTestIssuer(t testing.TB) *testIssuer {
 			discovery(w, r)
 		case "/keys":
 			keys(w, r)
-		default:
-			http.NotFound(w, r)
+		default: // what a token or a redirect says
+			t.Errorf("the issuer was asked for %s", r.URL.Path)
 		}
 	}))
 	t.Cleanup(is.Close)

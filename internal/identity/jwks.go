@@ -218,7 +218,7 @@ func (s *keySource) pause() time.Duration {
 	s.mu.Unlock()
 	d := s.refresh
 	if failures > 0 {
-		d = min(d, s.askEvery<<min(failures-1, 6))
+		d = min(d, s.askEvery<<min(failures-1, 3))
 	}
 	return d - time.Duration(rand.Int64N(int64(d)/10+1))
 }

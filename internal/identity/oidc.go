@@ -251,7 +251,8 @@ func newIssuer(config Issuer, c OIDCConfig) (*issuer, error) {
 	}
 	is.source = &keySource{issuer: config.URL, discovery: config.Discovery, keysURL: config.Keys, allowHTTP: config.AllowHTTP, tokenFile: config.TokenFile,
 		client: client, wait: cmp.Or(c.Wait, 2*time.Second), refresh: cmp.Or(c.Refresh, 15*time.Minute), askEvery: cmp.Or(c.AskEvery, 10*time.Second),
-		staleFor: cmp.Or(c.StaleFor, 24*time.Hour), wake: make(chan struct{}, 1)}
+		staleFor: cmp.Or(c.StaleFor, 24*time.Hour), wake: make(chan struct{}, 1),
+		done: make(chan struct{})} // the first fetch is as good as under way
 	switch {
 	case config.Keys != "":
 		is.source.discovery = ""
