@@ -3,7 +3,6 @@ package identity
 import (
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -130,7 +129,7 @@ func BenchmarkCertificate(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var r *http.Request = withCert([]*x509.Certificate{cert, root.cert})
+	r := withCert([]*x509.Certificate{cert, root.cert})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := m.Authenticate(r); err != nil {

@@ -236,9 +236,7 @@ func TestHostileTokens(t *testing.T) {
 		seen[h.name] = true
 		t.Run(h.name, func(t *testing.T) {
 			before := len(kept.all())
-			r := bring(h.token)
-			r.RemoteAddr = fmt.Sprintf("192.0.2.%d:%d", len(seen), 1024+len(seen)) // so that no two are counted as one
-			p, err := chain.Authenticate(r)
+			p, err := chain.Authenticate(bring(h.token))
 			mustRefuse(t, p, err)
 			if got := kept.last(); len(kept.all()) == before || got.Reason != h.why {
 				t.Errorf("recorded as %q, want %q", got.Reason, h.why)
@@ -306,10 +304,10 @@ func TestHostileKeys(t *testing.T) {
 			blank := strings.Repeat(" ", 1<<20)
 			for range 100 {
 				if _, err := io.WriteString(w, blank); err != nil {
-					return
+					return // we hung up
 				}
 			}
-			io.WriteString(w, set(good)[9:])
+			t.Error("100 MB were read")
 		}, nil, ReasonKeySet},
 		{"10 MB in a few bytes", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
@@ -364,7 +362,10 @@ func TestHostileKeys(t *testing.T) {
 				}
 			}
 			c := is.config()
-			c.Wait, c.Timeout = 150*time.Millisecond, 10*time.Second
+			c.Wait, c.Timeout = 30*time.Second, time.Minute
+			if strings.Contains(tt.name, "hangs") {
+				c.Wait = 100 * time.Millisecond
+			}
 			o := newTestOIDC(t, c)
 			chain, kept := newTestChain(t, ChainConfig{Methods: []Method{o.Method()}})
 			start := time.Now()
@@ -373,7 +374,7 @@ func TestHostileKeys(t *testing.T) {
 			if got := kept.last().Reason; got != tt.why {
 				t.Errorf("recorded as %q, want %q", got, tt.why)
 			}
-			if took := time.Since(start); took > 30*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if tt.why == ReasonKeySet && o.Ready() == nil {

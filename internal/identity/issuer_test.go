@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,8 +240,17 @@ func newTestChain(t testing.TB, c ChainConfig) (*Chain, *attempts) {
 	return chain, &kept
 }
 
+// addresses makes every request one of its own, so that no two refusals are counted as
+// one.
+var addresses atomic.Int64
+
 // bring is a request with a bearer token.
-func bring(token string) *http.Request { return request("Authorization", "Bearer "+token) }
+func bring(token string) *http.Request {
+	r := request("Authorization", "Bearer "+token)
+	n := addresses.Add(1)
+	r.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:4711", n>>16&255, n>>8&255, n&255)
+	return r
+}
 
 // mustRefuse checks that what came back is the one refusal, to the letter.
 func mustRefuse(t testing.TB, p waybill.Principal, err error) {

@@ -406,7 +406,21 @@ func TestKeysRotate(t *testing.T) {
 			t.Error("the old key ended before the issuer withdrew it")
 		}
 		n.set(false, jwkOf("other", "RS256", k.other.Public()))
+		time.Sleep(11 * time.Second)
+		if !good(old) {
+			t.Error("the key was withdrawn, which nobody has seen, and is not good")
+		}
+		good(n.token("made-up", "3")) // has the keys fetched
+		if good(old) {
+			t.Error("a token is remembered whose key is known to be withdrawn")
+		}
+		n.set(false, jwkOf("other", "RS256", k.other.Public()), jwkOf("rsa", "RS256", k.rsa.Public()))
 		time.Sleep(16 * time.Minute) // the timer
+		if !good(old) {
+			t.Error("a key that came back is not good")
+		}
+		n.set(false, jwkOf("other", "RS256", k.other.Public()))
+		time.Sleep(16 * time.Minute)
 		if good(old) || good(n.token("rsa", "3")) {
 			t.Error("a withdrawn key is good")
 		}
