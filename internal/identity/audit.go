@@ -2,8 +2,10 @@ package identity
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -168,10 +170,8 @@ func (a *auditor) close() {
 		return
 	}
 	a.closed = true
-	for _, reason := range reasons {
-		if w := a.windows[reason]; w != nil {
-			a.total(reason, w, time.Now())
-		}
+	for _, reason := range slices.Sorted(maps.Keys(a.windows)) {
+		a.total(reason, a.windows[reason], time.Now())
 	}
 }
 

@@ -30,10 +30,12 @@ const keyPrefix = "wbk_"
 const keyIssuer = "gateway-key"
 
 // A Key is a gateway key as it is stored: with the hash of its secret, never the
-// secret. The secret has 256 random bits, so a plain SHA-256 cannot be reversed.
+// secret. The secret has 256 random bits, so a plain SHA-256 cannot be reversed. A
+// signing key has its secret sealed in place of the hash: see SigningKeys.
 type Key struct {
 	ID           string       `json:"id"`
-	Hash         string       `json:"hash"` // SHA-256 of the secret, hexadecimal
+	Hash         string       `json:"hash,omitempty"`   // SHA-256 of the secret, hexadecimal
+	Sealed       string       `json:"sealed,omitempty"` // the secret of a signing key, encrypted
 	Subject      string       `json:"subject"`
 	Tags         waybill.Tags `json:"tags"`
 	Models       []string     `json:"models,omitempty"`
@@ -64,6 +66,7 @@ func NewKey(spec Key, now time.Time) (token string, key Key, err error) {
 	}
 	secret := base64.RawURLEncoding.EncodeToString(raw[8:])
 	sum := sha256.Sum256([]byte(secret))
+	spec.Sealed = ""
 	spec.ID, spec.Hash, spec.Created = hex.EncodeToString(raw[:8]), hex.EncodeToString(sum[:]), now.UTC().Truncate(time.Second)
 	return keyPrefix + spec.ID + "_" + secret, spec, nil
 }
@@ -74,6 +77,9 @@ func NewKey(spec Key, now time.Time) (token string, key Key, err error) {
 func (k *Key) Successor(now time.Time) (token string, key Key, err error) {
 	if !k.Live(now) {
 		return "", Key{}, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("gateway key %q has ended", k.ID), Hint: "make a new one with waybill keys create"}
+	}
+	if k.Sealed != "" {
+		return "", Key{}, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s is a signing key", k.ID), Hint: "rotate it as one: with --signing"}
 	}
 	spec := *k
 	spec.Replaces, spec.Revoked = k.ID, nil
@@ -141,7 +147,8 @@ func proveKey(r *http.Request, store KeyStore, now time.Time) (principal, error)
 }
 
 // checkKey looks a key up by its id, which is public, and compares the hash of its
-// secret in constant time: of a key that does not exist with zeros.
+// secret in constant time: of a key that does not exist, and of a signing key, with
+// zeros.
 func checkKey(token string, store KeyStore, now time.Time) (principal, error) {
 	id, secret, ok := splitKey(token)
 	if !ok {
@@ -153,7 +160,7 @@ func checkKey(token string, store KeyStore, now time.Time) (principal, error) {
 		return principal{}, refuse(ReasonStale)
 	}
 	want := make([]byte, sha256.Size)
-	if key != nil {
+	if key != nil && key.Sealed == "" {
 		if h, err := hex.DecodeString(key.Hash); err == nil {
 			copy(want, h)
 		}
@@ -223,8 +230,8 @@ func (k *Keys) load() error {
 		var key Key
 		d := json.NewDecoder(bytes.NewReader(line))
 		d.DisallowUnknownFields()
-		if err := d.Decode(&key); err != nil || key.ID == "" || len(key.Hash) != 64 || key.Subject == "" {
-			return fmt.Errorf("read gateway keys: %s:%d is not a key: a line has id, hash and subject at least", k.path, n)
+		if err := d.Decode(&key); err != nil || key.ID == "" || (len(key.Hash) == 64) == (key.Sealed != "") || key.Subject == "" {
+			return fmt.Errorf("read gateway keys: %s:%d is not a key: a line has id, hash (or sealed) and subject at least", k.path, n)
 		}
 		set.list = append(set.list, key)
 	}

@@ -47,10 +47,13 @@ const (
 	ReasonNoRule Reason = "no_rule" // a good certificate that no rule knows
 
 	// Of signatures (SigV4) and AWS identities.
-	ReasonClock    Reason = "clock"    // the signature's time is outside the window
-	ReasonReplayed Reason = "replayed" // seen before
-	ReasonBody     Reason = "body"     // the body is not the one that was signed
-	ReasonScope    Reason = "scope"    // signed for another Region, service or host
+	ReasonClock    Reason = "clock"           // the signature's time is outside the window
+	ReasonReplayed Reason = "replayed"        // seen before
+	ReasonBody     Reason = "body"            // the body is not the one that was signed
+	ReasonScope    Reason = "scope"           // signed for another Region, service or host
+	ReasonPath     Reason = "path"            // clients and servers read it in several ways
+	ReasonSealed   Reason = "sealed"          // a key of ours whose secret we cannot open
+	ReasonUnsigned Reason = "unsigned_header" // a header that had to be signed was not
 
 	ReasonOther Reason = "other" // a method gave none
 )
@@ -62,7 +65,7 @@ var reasons = []Reason{ReasonNoProof, ReasonUnrecognized, ReasonTooMany, ReasonD
 	ReasonNotYet, ReasonUnknownKey, ReasonSecret, ReasonSignature, ReasonTooLarge, ReasonMalformed, ReasonStale, ReasonEncrypted,
 	ReasonCritical, ReasonType, ReasonAlgorithm, ReasonIssuer, ReasonKeyID, ReasonKeySet, ReasonAudience, ReasonParty,
 	ReasonNoExpiry, ReasonLife, ReasonClaim, ReasonSubject, ReasonUnprovenKey, ReasonNoRule, ReasonClock, ReasonReplayed, ReasonBody,
-	ReasonScope, ReasonOther}
+	ReasonScope, ReasonPath, ReasonSealed, ReasonUnsigned, ReasonOther}
 
 // A Refusal is the error of a proof that does not hold, with the reason for the audit
 // record. As text, and as the *waybill.Error it wraps, every refusal is the same.

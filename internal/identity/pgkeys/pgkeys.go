@@ -27,7 +27,8 @@ import (
 const Schema = `
 CREATE TABLE IF NOT EXISTS waybill_keys (
 	id           text PRIMARY KEY,
-	hash         text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
+	hash         text NOT NULL DEFAULT '' CHECK (hash ~ '^([0-9a-f]{64})?$'),
+	sealed       text NOT NULL DEFAULT '' CHECK ((hash = '') <> (sealed = '')),
 	subject      text NOT NULL CHECK (subject <> ''),
 	tags         jsonb NOT NULL DEFAULT '{}',
 	models       text[],
@@ -201,7 +202,7 @@ func (s *Store) read(ctx context.Context) error {
 		return nil
 	}
 	// A change between the two statements is read now and again at the next poll.
-	rows, err := s.pool.Query(ctx, "SELECT id, hash, subject, tags, models, environments, created, expires, revoked, replaces FROM waybill_keys ORDER BY subject, created, id")
+	rows, err := s.pool.Query(ctx, "SELECT id, hash, sealed, subject, tags, models, environments, created, expires, revoked, replaces FROM waybill_keys ORDER BY subject, created, id")
 	if err != nil {
 		return err
 	}
@@ -218,8 +219,16 @@ func (s *Store) read(ctx context.Context) error {
 
 func scanKey(row pgx.CollectableRow) (identity.Key, error) {
 	var k identity.Key
-	err := row.Scan(&k.ID, &k.Hash, &k.Subject, &k.Tags, &k.Models, &k.Environments, &k.Created, &k.Expires, &k.Revoked, &k.Replaces)
+	err := row.Scan(&k.ID, &k.Hash, &k.Sealed, &k.Subject, &k.Tags, &k.Models, &k.Environments, &k.Created, &k.Expires, &k.Revoked, &k.Replaces)
 	return k, err
+}
+
+// Add keeps a key that was made elsewhere: a signing key.
+func (s *Store) Add(ctx context.Context, key identity.Key) error {
+	if err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) error { return insert(ctx, tx, &key) }); err != nil {
+		return fmt.Errorf("add gateway key: %w", err)
+	}
+	return nil
 }
 
 // Create makes a key and returns its only showing.
@@ -276,14 +285,14 @@ func (s *Store) Revoke(ctx context.Context, id string) error {
 }
 
 func insert(ctx context.Context, tx pgx.Tx, k *identity.Key) error {
-	_, err := tx.Exec(ctx, "INSERT INTO waybill_keys (id, hash, subject, tags, models, environments, created, expires, revoked, replaces) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)",
-		k.ID, k.Hash, k.Subject, k.Tags, k.Models, k.Environments, k.Created, k.Expires, k.Revoked, k.Replaces)
+	_, err := tx.Exec(ctx, "INSERT INTO waybill_keys (id, hash, sealed, subject, tags, models, environments, created, expires, revoked, replaces) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)",
+		k.ID, k.Hash, k.Sealed, k.Subject, k.Tags, k.Models, k.Environments, k.Created, k.Expires, k.Revoked, k.Replaces)
 	return err
 }
 
 // lock reads a key that this transaction will change.
 func lock(ctx context.Context, tx pgx.Tx, id string) (*identity.Key, error) {
-	rows, err := tx.Query(ctx, "SELECT id, hash, subject, tags, models, environments, created, expires, revoked, replaces FROM waybill_keys WHERE id = $1 FOR UPDATE", id)
+	rows, err := tx.Query(ctx, "SELECT id, hash, sealed, subject, tags, models, environments, created, expires, revoked, replaces FROM waybill_keys WHERE id = $1 FOR UPDATE", id)
 	if err != nil {
 		return nil, err
 	}

@@ -199,6 +199,22 @@ func TestReplicas(t *testing.T) {
 	}
 	eventually(t, "a key that SQL revoked is still good", func() bool { return !good(third) })
 
+	// A signing key is kept as it is, and its id with any secret is no gateway key.
+	sealed := identity.Key{ID: "WBSK00000000", Sealed: "v1.sealed", Subject: "user-19", Created: time.Now().UTC().Truncate(time.Second)}
+	if err := one.Add(t.Context(), sealed); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a signing key is not seen", func() bool {
+		k, err := other.Lookup(sealed.ID)
+		return err == nil && k != nil && k.Sealed == sealed.Sealed
+	})
+	if good("wbk_" + sealed.ID + "_secret") {
+		t.Error("a signing key is taken for a gateway key")
+	}
+	if err := one.Add(t.Context(), identity.Key{ID: "x", Subject: "user-19"}); err == nil {
+		t.Error("a key without a secret is kept")
+	}
+
 	// No secret is in the tables.
 	var dump string
 	if err := conn.QueryRow(t.Context(), "SELECT string_agg(k::text, ' ') FROM waybill_keys k").Scan(&dump); err != nil {
