@@ -14,16 +14,19 @@ import (
 
 // The outcomes of an attempt.
 const (
-	Accepted = "accepted"
-	Refused  = "refused"
+	Accepted      = "accepted"
+	Refused       = "refused"
+	SessionGiven  = "session_given" // a role session was given to the caller: see Attempt.Role
+	SessionDenied = "session_denied"
 )
 
-// An Attempt is the audit record of a proof that was accepted or refused. It holds
+// An Attempt is the audit record of a proof that was accepted or refused, or of a role
+// session that was given on one. It holds
 // nothing that a credential could be made of, and of a refused proof nothing that a
 // stranger only claimed.
 type Attempt struct {
 	At      time.Time `json:"at"`
-	Outcome string    `json:"outcome"` // accepted or refused
+	Outcome string    `json:"outcome"` // accepted, refused, session_given, session_denied
 	Method  string    `json:"method,omitempty"`
 	Reason  Reason    `json:"reason,omitempty"` // of a refusal
 	Subject string    `json:"subject,omitempty"`
@@ -35,6 +38,12 @@ type Attempt struct {
 	// RemoteAddr is the other end of the connection, which may be a proxy: what
 	// X-Forwarded-For says is anybody's word.
 	RemoteAddr string `json:"remote_addr,omitempty"`
+	// Role, SessionName, PrincipalARN and Code are of role sessions that callers ask for:
+	// under which role and name, whom AWS sees, and why it was denied.
+	Role         string `json:"role,omitempty"`
+	SessionName  string `json:"session_name,omitempty"`
+	PrincipalARN string `json:"principal_arn,omitempty"`
+	Code         string `json:"code,omitempty"`
 	// More makes the record a summary: so many refusals for this reason, up to At, were
 	// counted and not recorded one by one ("and 1,203 more").
 	More int `json:"more,omitempty"`
