@@ -27,10 +27,12 @@ import (
 const keyPrefix = "wbk_"
 
 // A Key is a gateway key as it is stored: with the hash of its secret, never the
-// secret. The secret has 256 random bits, so a plain SHA-256 cannot be reversed.
+// secret. The secret has 256 random bits, so a plain SHA-256 cannot be reversed. A
+// signing key has its secret sealed in place of the hash: see SigningKeys.
 type Key struct {
 	ID           string       `json:"id"`
-	Hash         string       `json:"hash"` // SHA-256 of the secret, hexadecimal
+	Hash         string       `json:"hash,omitempty"`   // SHA-256 of the secret, hexadecimal
+	Sealed       string       `json:"sealed,omitempty"` // the secret of a signing key, encrypted
 	Subject      string       `json:"subject"`
 	Tags         waybill.Tags `json:"tags"`
 	Models       []string     `json:"models,omitempty"`
@@ -92,8 +94,8 @@ func (k *Keys) load() error {
 		var key Key
 		d := json.NewDecoder(bytes.NewReader(line))
 		d.DisallowUnknownFields()
-		if err := d.Decode(&key); err != nil || key.ID == "" || len(key.Hash) != 64 || key.Subject == "" {
-			return fmt.Errorf("read gateway keys: %s:%d is not a key: a line has id, hash and subject at least", k.path, n)
+		if err := d.Decode(&key); err != nil || key.ID == "" || (len(key.Hash) == 64) == (key.Sealed != "") || key.Subject == "" {
+			return fmt.Errorf("read gateway keys: %s:%d is not a key: a line has id, hash (or sealed) and subject at least", k.path, n)
 		}
 		set.list = append(set.list, key)
 	}
@@ -207,6 +209,7 @@ func (k *Keys) Create(spec Key) (token string, key Key, err error) {
 	}
 	secret := base64.RawURLEncoding.EncodeToString(raw[8:])
 	sum := sha256.Sum256([]byte(secret))
+	spec.Sealed = ""
 	spec.ID, spec.Hash, spec.Created = hex.EncodeToString(raw[:8]), hex.EncodeToString(sum[:]), k.now().UTC().Truncate(time.Second)
 	err = k.change(func(list []Key) ([]Key, error) { return append(list, spec), nil })
 	if err != nil {
@@ -220,6 +223,9 @@ func (k *Keys) Rotate(id string, overlap time.Duration) (token string, key Key, 
 	old := k.set.Load().byID[id]
 	if old == nil {
 		return "", Key{}, noKey(id)
+	}
+	if old.Sealed != "" {
+		return "", Key{}, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s is a signing key", id), Hint: "rotate it as one: with --signing"}
 	}
 	spec := *old
 	spec.Replaces, spec.Revoked, spec.Expires = id, nil, nil
