@@ -24,11 +24,11 @@ const maxChunkLine = 128
 
 // openChunks puts a reader in the place of a body in signed chunks (aws-chunked), which
 // checks each chunk and takes the framing off.
-func (v *SigV4) openChunks(r *http.Request, s *signature, derived []byte, refuse func(error) error) error {
+func (v *SigV4) openChunks(r *http.Request, s *signature, derived []byte, refuse func() error) error {
 	told := r.Header.Get("X-Amz-Decoded-Content-Length") // signed, as all x-amz headers are
 	size, ok := number(told, 1<<40)
 	if !ok {
-		return refuse(nil)
+		return refuse()
 	}
 	if size > v.config.MaxBody {
 		return &waybill.Error{Kind: waybill.TooLarge, Code: "WB1205", Message: "the request body is larger than Bedrock takes", Hint: "send at most 25,000,000 bytes"}
@@ -68,7 +68,7 @@ type chunks struct {
 	buffer   []byte
 	chunk    []byte // what is left of the current chunk
 	err      error  // what follows it
-	refuse   func(error) error
+	refuse   func() error
 }
 
 func (c *chunks) Read(p []byte) (int, error) {
@@ -94,7 +94,7 @@ func (c *chunks) next() error {
 		return err
 	}
 	if size == 0 || size > c.left || c.short {
-		return c.refuse(nil)
+		return c.refuse()
 	}
 	if int64(cap(c.buffer)) < size {
 		c.buffer = make([]byte, size)
@@ -122,14 +122,14 @@ func (c *chunks) last() error {
 		return err
 	}
 	if size != 0 {
-		return c.refuse(nil)
+		return c.refuse()
 	}
 	if err := c.check(nil, sum); err != nil {
 		return err
 	}
 	switch _, err := c.in.ReadByte(); {
 	case err == nil:
-		return c.refuse(nil)
+		return c.refuse()
 	case !errors.Is(err, io.EOF):
 		return notWhole(err)
 	}
@@ -146,7 +146,7 @@ func (c *chunks) line() (size int64, sum [sha256.Size]byte, err error) {
 			return 0, sum, notWhole(err)
 		}
 		if line = append(line, b); len(line) > maxChunkLine {
-			return 0, sum, c.refuse(nil)
+			return 0, sum, c.refuse()
 		}
 	}
 	text, ok := strings.CutSuffix(string(line), "\r\n")
@@ -155,7 +155,7 @@ func (c *chunks) line() (size int64, sum [sha256.Size]byte, err error) {
 	size, err = strconv.ParseInt(digits, 16, 32)
 	plain := strconv.FormatInt(size, 16)
 	if err != nil || size < 0 || digits != plain && digits != strings.ToUpper(plain) || !ok || !found || !readHash(told, &sum) {
-		return 0, sum, c.refuse(nil)
+		return 0, sum, c.refuse()
 	}
 	return size, sum, nil
 }
@@ -169,7 +169,7 @@ func (c *chunks) check(data []byte, told [sha256.Size]byte) error {
 	nothing, sum := sha256.Sum256(nil), sha256.Sum256(data)
 	want := mac(c.key, c.head+c.previous+"\n"+hex.EncodeToString(nothing[:])+"\n"+hex.EncodeToString(sum[:]))
 	if end != [2]byte{'\r', '\n'} || subtle.ConstantTimeCompare(want[:], told[:]) != 1 {
-		return c.refuse(nil)
+		return c.refuse()
 	}
 	c.previous = hex.EncodeToString(want[:])
 	return nil

@@ -97,13 +97,12 @@ func signingKeys(t testing.TB, key corpusKey) *SigningKeys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewSigningKeys(keys, sealer)
 	spec := Key{ID: key.AccessKeyID, Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"}), Models: []string{"anthropic.*"},
 		Sealed: sealer.seal(key.AccessKeyID, key.SecretAccessKey)}
 	if err := keys.change(func(list []Key) ([]Key, error) { return append(list, spec), nil }); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return NewSigningKeys(keys, sealer)
 }
 
 // wire is the request as it goes over the connection.
@@ -206,7 +205,7 @@ func TestCorpus(t *testing.T) {
 			p, body, err := take(e.verifier(t, keys), r)
 			switch e.Want {
 			case "path":
-				if got := reasonOf(err); got != unsound {
+				if got := reasonOf(err); got != ReasonPath {
 					t.Fatalf("want a refusal for its path, got %v", err)
 				}
 				refused++

@@ -122,58 +122,41 @@ type SigningSecret struct {
 // String is the public part, so that no log has the rest.
 func (s SigningSecret) String() string { return s.AccessKeyID }
 
-// SigningKeys are the signing keys among the keys of a file: AWS access keys of our own
-// making, for SDKs that can do nothing but sign. They are revoked and listed with the
-// others, and have the same scopes.
-type SigningKeys struct {
-	keys   *Keys
-	sealer *Sealer
-
-	mu     sync.Mutex // guards the rest
-	set    *keySet    // whose keys were opened
-	opened map[string]*signingKey
+// NewSigningKey makes a signing key and its secret, which is shown this once. Fields of
+// spec that are not for the maker to choose (ID, Hash, Sealed, Created) are filled in.
+func NewSigningKey(spec Key, s *Sealer, now time.Time) (SigningSecret, Key, error) {
+	if spec.Subject == "" {
+		return SigningSecret{}, Key{}, &waybill.Error{Kind: waybill.Misused, Message: "a key needs a subject: whose it is"}
+	}
+	if spec.Expires != nil && !now.Before(*spec.Expires) {
+		return SigningSecret{}, Key{}, &waybill.Error{Kind: waybill.Misused, Message: "the key would have expired before it was made"}
+	}
+	var raw [40]byte
+	rand.Read(raw[:])
+	id := signingPrefix + base32.StdEncoding.EncodeToString(raw[:10])
+	// As long as AWS's own, since some clients check; without + and /, which some
+	// configuration files mangle.
+	secret := base64.RawURLEncoding.EncodeToString(raw[10:])
+	spec.ID, spec.Hash, spec.Sealed, spec.Created = id, "", s.seal(id, secret), now.UTC().Truncate(time.Second)
+	return SigningSecret{id, secret, sessionToken(secret)}, spec, nil
 }
 
-// NewSigningKeys gives the signing keys of a key file.
-func NewSigningKeys(k *Keys, s *Sealer) *SigningKeys {
-	return &SigningKeys{keys: k, sealer: s, opened: make(map[string]*signingKey)}
-}
-
-// A signingKey is a key whose secret was opened. It keeps the keys derived from the
-// secret, which are the same all day.
-type signingKey struct {
-	key    *Key
-	secret string
-	token  string
-
-	mu      sync.Mutex // guards derived
-	derived map[scope][sha256.Size]byte
-}
-
-// find is the key of an access key id; nil if there is none. An error says that there is
-// one and its secret cannot be opened.
-func (s *SigningKeys) find(id string) (*signingKey, error) {
-	set := s.keys.fresh()
-	key := set.byID[id]
-	if key == nil || key.Sealed == "" {
-		return nil, nil
+// SigningSuccessor makes a signing key like another one, that lives as long from now as
+// the other did from its beginning. A key that has ended has no successor.
+func SigningSuccessor(old *Key, s *Sealer, now time.Time) (SigningSecret, Key, error) {
+	if old.Sealed == "" {
+		return SigningSecret{}, Key{}, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s is no signing key", old.ID), Hint: "rotate it without --signing"}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set != set {
-		s.set = set
-		clear(s.opened)
+	if !old.Live(now) {
+		return SigningSecret{}, Key{}, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("signing key %q has ended", old.ID), Hint: "make a new one with waybill keys create --signing"}
 	}
-	if k := s.opened[id]; k != nil {
-		return k, nil
+	spec := *old
+	spec.Replaces, spec.Revoked = old.ID, nil
+	if old.Expires != nil {
+		at := now.Add(old.Expires.Sub(old.Created)).UTC().Truncate(time.Second)
+		spec.Expires = &at
 	}
-	secret, err := s.sealer.open(id, key.Sealed)
-	if err != nil {
-		return nil, err
-	}
-	k := &signingKey{key: key, secret: secret, token: sessionToken(secret)}
-	s.opened[id] = k
-	return k, nil
+	return NewSigningKey(spec, s, now)
 }
 
 // sessionToken is the session token of a secret. It follows from the secret, so it need
@@ -184,59 +167,31 @@ func sessionToken(secret string) string {
 	return "wbst." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// issue fills in what is the store's own: id, sealed secret, time.
-func (s *SigningKeys) issue(spec Key) (SigningSecret, Key, error) {
-	if spec.Subject == "" {
-		return SigningSecret{}, Key{}, &waybill.Error{Kind: waybill.Misused, Message: "a key needs a subject: whose it is"}
-	}
-	var raw [40]byte
-	rand.Read(raw[:])
-	id := signingPrefix + base32.StdEncoding.EncodeToString(raw[:10])
-	// As long as AWS's own, since some clients check; without + and /, which some
-	// configuration files mangle.
-	secret := base64.RawURLEncoding.EncodeToString(raw[10:])
-	spec.ID, spec.Hash, spec.Sealed = id, "", s.sealer.seal(id, secret)
-	spec.Created = s.keys.now().UTC().Truncate(time.Second)
-	return SigningSecret{id, secret, sessionToken(secret)}, spec, nil
-}
-
-// Create makes a signing key and returns its only showing. Fields of spec that are the
-// store's own (ID, Sealed, Created) are filled in.
-func (s *SigningKeys) Create(spec Key) (SigningSecret, Key, error) {
-	secret, key, err := s.issue(spec)
+// CreateSigning makes a signing key among the keys of the file, and returns its only
+// showing.
+func (k *Keys) CreateSigning(spec Key, s *Sealer) (SigningSecret, Key, error) {
+	secret, key, err := NewSigningKey(spec, s, k.now())
 	if err != nil {
 		return SigningSecret{}, Key{}, err
 	}
-	if err := s.keys.change(func(list []Key) ([]Key, error) { return append(list, key), nil }); err != nil {
+	if err := k.change(func(list []Key) ([]Key, error) { return append(list, key), nil }); err != nil {
 		return SigningSecret{}, Key{}, err
 	}
 	return secret, key, nil
 }
 
-// Rotate makes a signing key like another, which stays good for the overlap. Both
+// RotateSigning makes a signing key like another, which stays good for the overlap. Both
 // happen or neither.
-func (s *SigningKeys) Rotate(id string, overlap time.Duration) (SigningSecret, Key, error) {
-	var secret SigningSecret
-	var key Key
-	err := s.keys.change(func(list []Key) ([]Key, error) {
+func (k *Keys) RotateSigning(id string, overlap time.Duration, s *Sealer) (secret SigningSecret, key Key, err error) {
+	err = k.change(func(list []Key) ([]Key, error) {
 		for i := range list {
 			if list[i].ID != id {
 				continue
 			}
-			if list[i].Sealed == "" {
-				return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s is no signing key", id), Hint: "rotate it without --signing"}
-			}
-			spec := list[i]
-			spec.Replaces, spec.Revoked = id, nil
-			if spec.Expires != nil { // as long a life as the old one had
-				end := s.keys.now().Add(spec.Expires.Sub(spec.Created)).UTC().Truncate(time.Second)
-				spec.Expires = &end
-			}
-			var err error
-			if secret, key, err = s.issue(spec); err != nil {
+			if secret, key, err = SigningSuccessor(&list[i], s, k.now()); err != nil {
 				return nil, err
 			}
-			end := s.keys.now().Add(overlap).UTC().Truncate(time.Second)
+			end := k.now().Add(overlap).UTC().Truncate(time.Second)
 			if list[i].Revoked == nil || end.Before(*list[i].Revoked) {
 				list[i].Revoked = &end
 			}
@@ -250,20 +205,20 @@ func (s *SigningKeys) Rotate(id string, overlap time.Duration) (SigningSecret, K
 	return secret, key, nil
 }
 
-// Reseal seals every secret under the first sealing key, and says how many it was not
-// sealed under. After it the other sealing keys can go.
-func (s *SigningKeys) Reseal() (n int, err error) {
-	err = s.keys.change(func(list []Key) ([]Key, error) {
-		first := sealVersion + "." + s.sealer.keys[0].name + "."
+// Reseal seals every secret of the file under the first sealing key, and says how many
+// were not. After it the other sealing keys can go.
+func (k *Keys) Reseal(s *Sealer) (n int, err error) {
+	err = k.change(func(list []Key) ([]Key, error) {
+		first := sealVersion + "." + s.keys[0].name + "."
 		for i := range list {
 			if list[i].Sealed == "" || strings.HasPrefix(list[i].Sealed, first) {
 				continue
 			}
-			secret, err := s.sealer.open(list[i].ID, list[i].Sealed)
+			secret, err := s.open(list[i].ID, list[i].Sealed)
 			if err != nil {
 				return nil, fmt.Errorf("reseal signing key %s: %w", list[i].ID, err)
 			}
-			list[i].Sealed = s.sealer.seal(list[i].ID, secret)
+			list[i].Sealed = s.seal(list[i].ID, secret)
 			n++
 		}
 		return list, nil
@@ -271,17 +226,72 @@ func (s *SigningKeys) Reseal() (n int, err error) {
 	return n, err
 }
 
-// Check opens every live signing key, and names those that cannot be opened: a gateway
-// with the wrong sealing key should say so when it starts, not when it is called.
-func (s *SigningKeys) Check() error {
+// Check opens every live signing key of a list, and names those that cannot be opened: a
+// gateway with the wrong sealing key should say so when it starts, not when it is called.
+func (s *Sealer) Check(list []Key, now time.Time) error {
 	var errs []error
-	for _, key := range s.keys.List() {
-		if key.Sealed == "" || !key.Live(s.keys.now()) {
+	for _, key := range list {
+		if key.Sealed == "" || !key.Live(now) {
 			continue
 		}
-		if _, err := s.sealer.open(key.ID, key.Sealed); err != nil {
+		if _, err := s.open(key.ID, key.Sealed); err != nil {
 			errs = append(errs, fmt.Errorf("open signing key %s: %w", key.ID, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// SigningKeys finds signing keys in a store of keys, opened: AWS access keys of our own
+// making, for SDKs that can do nothing but sign.
+type SigningKeys struct {
+	store  KeyStore
+	sealer *Sealer
+
+	mu     sync.Mutex // guards opened
+	opened map[string]*signingKey
+}
+
+// NewSigningKeys finds signing keys in a store, and opens what the sealer has sealed.
+func NewSigningKeys(store KeyStore, s *Sealer) *SigningKeys {
+	return &SigningKeys{store: store, sealer: s, opened: make(map[string]*signingKey)}
+}
+
+// A signingKey is the secret of a key, opened. It keeps the keys derived from the
+// secret, which are the same all day.
+type signingKey struct {
+	sealed string // what was opened
+	secret string
+	token  string
+
+	mu      sync.Mutex // guards derived
+	derived map[scope][sha256.Size]byte
+}
+
+// find is the key of an access key id and its secret.
+func (s *SigningKeys) find(id string) (*Key, *signingKey, error) {
+	key, err := s.store.Lookup(id)
+	if err != nil {
+		return nil, nil, refuse(ReasonStale)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if key == nil || key.Sealed == "" {
+		delete(s.opened, id)
+		return nil, nil, refuse(ReasonUnknownKey)
+	}
+	if k := s.opened[id]; k != nil && k.sealed == key.Sealed {
+		return key, k, nil
+	}
+	secret, err := s.sealer.open(id, key.Sealed)
+	if err != nil {
+		return nil, nil, refusedKey(ReasonSealed, key)
+	}
+	k := &signingKey{sealed: key.Sealed, secret: secret, token: sessionToken(secret)}
+	s.opened[id] = k
+	return key, k, nil
+}
+
+// refusedKey is the refusal of a proof by a key that exists.
+func refusedKey(why Reason, key *Key) error {
+	return &Refusal{Reason: why, Issuer: keyIssuer, KeyID: key.ID, Subject: key.Subject}
 }

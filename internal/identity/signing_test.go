@@ -13,7 +13,7 @@ import (
 )
 
 // A signing store and the path of its file.
-func openSigning(t *testing.T, path string, now func() time.Time, sealing ...string) *SigningKeys {
+func openSigning(t *testing.T, path string, now func() time.Time, sealing ...string) *signingFile {
 	t.Helper()
 	keys, err := OpenKeys(path)
 	if err != nil {
@@ -24,7 +24,13 @@ func openSigning(t *testing.T, path string, now func() time.Time, sealing ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewSigningKeys(keys, sealer)
+	return &signingFile{keys, sealer, NewSigningKeys(keys, sealer)}
+}
+
+type signingFile struct {
+	keys   *Keys
+	sealer *Sealer
+	found  *SigningKeys
 }
 
 // A signing key is shown once, stored sealed, scoped like other keys, and ends when it
@@ -36,8 +42,8 @@ func TestSigningKeys(t *testing.T) {
 	sealing := NewSealingKey()
 	s := openSigning(t, path, clock, sealing)
 	expires := signedAt.Add(90 * 24 * time.Hour)
-	secret, key, err := s.Create(Key{Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"}), Models: []string{"anthropic.*"},
-		Environments: []string{"staging"}, Expires: &expires, Hash: strings.Repeat("0", 64), Sealed: "x"})
+	secret, key, err := s.keys.CreateSigning(Key{Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"}), Models: []string{"anthropic.*"},
+		Environments: []string{"staging"}, Expires: &expires, Hash: strings.Repeat("0", 64), Sealed: "x"}, s.sealer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +65,7 @@ func TestSigningKeys(t *testing.T) {
 	if list := s.keys.List(); len(list) != 1 || list[0].Hash != "" || list[0].Sealed == "" {
 		t.Errorf("listed: %+v", list)
 	}
-	v := NewSigV4(s, SigV4Config{Now: clock})
+	v := NewSigV4(s.found, SigV4Config{Now: clock})
 	authenticate := func(secret SigningSecret) (waybill.Principal, error) {
 		return v.Authenticate(signedCall(t, corpusKey(secret), call{at: now, token: now.Second()%2 == 0}))
 	}
@@ -79,24 +85,24 @@ func TestSigningKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, bearer, _ := splitKey(token)
-	if _, err := authenticate(SigningSecret{AccessKeyID: plain.ID, SecretAccessKey: bearer}); reasonOf(err) != unknownKey {
+	if _, err := authenticate(SigningSecret{AccessKeyID: plain.ID, SecretAccessKey: bearer}); reasonOf(err) != ReasonUnknownKey {
 		t.Errorf("a gateway key signs: %v", err)
 	}
 	if _, _, err := s.keys.Rotate(key.ID, time.Hour); waybill.KindOf(err) != waybill.Misused {
 		t.Errorf("rotated as a gateway key: %v", err)
 	}
-	if _, _, err := s.Rotate(plain.ID, time.Hour); waybill.KindOf(err) != waybill.Misused {
+	if _, _, err := s.keys.RotateSigning(plain.ID, time.Hour, s.sealer); waybill.KindOf(err) != waybill.Misused {
 		t.Errorf("a gateway key rotated as a signing key: %v", err)
 	}
-	if _, _, err := s.Rotate("WBSKNONE", time.Hour); waybill.KindOf(err) != waybill.NotFound {
+	if _, _, err := s.keys.RotateSigning("WBSKNONE", time.Hour, s.sealer); waybill.KindOf(err) != waybill.NotFound {
 		t.Errorf("rotated: %v", err)
 	}
-	if _, _, err := s.Create(Key{}); waybill.KindOf(err) != waybill.Misused {
+	if _, _, err := s.keys.CreateSigning(Key{}, s.sealer); waybill.KindOf(err) != waybill.Misused {
 		t.Errorf("made for nobody: %v", err)
 	}
 
 	now = now.Add(24 * time.Hour)
-	second, key2, err := s.Rotate(key.ID, time.Hour)
+	second, key2, err := s.keys.RotateSigning(key.ID, time.Hour, s.sealer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,20 +119,20 @@ func TestSigningKeys(t *testing.T) {
 	}
 	both("", "")
 	now = now.Add(time.Hour)
-	both(endedKey, "")
+	both(ReasonRevoked, "")
 	// Another process revokes it: within a second it is over.
 	other := openSigning(t, path, clock, sealing)
 	if err := other.keys.Revoke(key2.ID); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(2 * time.Second)
-	both(endedKey, endedKey)
-	third, _, err := s.Create(Key{Subject: "user-19", Expires: &expires})
+	both(ReasonRevoked, ReasonRevoked)
+	third, _, err := s.keys.CreateSigning(Key{Subject: "user-19", Expires: &expires}, s.sealer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now = expires
-	if _, err := authenticate(third); reasonOf(err) != endedKey {
+	if _, err := authenticate(third); reasonOf(err) != ReasonExpired {
 		t.Errorf("after its end: %v", err)
 	}
 }
@@ -140,28 +146,28 @@ func TestSealing(t *testing.T) {
 	s := openSigning(t, path, clock, first)
 	var secrets []SigningSecret
 	for range 2 {
-		secret, _, err := s.Create(Key{Subject: "user-17"})
+		secret, _, err := s.keys.CreateSigning(Key{Subject: "user-17"}, s.sealer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		secrets = append(secrets, secret)
 	}
-	reason := func(s *SigningKeys) Reason {
+	reason := func(s *signingFile) Reason {
 		now = now.Add(time.Second)
-		_, err := NewSigV4(s, SigV4Config{Now: clock}).Authenticate(signedCall(t, corpusKey(secrets[0]), call{at: now}))
+		_, err := NewSigV4(s.found, SigV4Config{Now: clock}).Authenticate(signedCall(t, corpusKey(secrets[0]), call{at: now}))
 		return reasonOf(err)
 	}
 	if got := reason(openSigning(t, path, clock, first)); got != "" {
 		t.Errorf("with its key: %s", got)
 	}
 	wrong := openSigning(t, path, clock, second)
-	if got := reason(wrong); got != sealedKey {
+	if got := reason(wrong); got != ReasonSealed {
 		t.Errorf("with another key: %q", got)
 	}
-	if err := wrong.Check(); err == nil || !strings.Contains(err.Error(), secrets[1].AccessKeyID) {
+	if err := wrong.sealer.Check(wrong.keys.List(), now); err == nil || !strings.Contains(err.Error(), secrets[1].AccessKeyID) {
 		t.Errorf("check: %v", err)
 	}
-	if _, err := wrong.Reseal(); err == nil {
+	if _, err := wrong.keys.Reseal(wrong.sealer); err == nil {
 		t.Error("resealed what cannot be opened")
 	}
 
@@ -182,7 +188,7 @@ func TestSealing(t *testing.T) {
 	if err := os.WriteFile(path, []byte(swapped), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := reason(openSigning(t, path, clock, first)); got != sealedKey {
+	if got := reason(openSigning(t, path, clock, first)); got != ReasonSealed {
 		t.Errorf("with the secret of another line: %q", got)
 	}
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
@@ -194,17 +200,17 @@ func TestSealing(t *testing.T) {
 	if got := reason(moving); got != "" {
 		t.Errorf("with both keys: %s", got)
 	}
-	if n, err := moving.Reseal(); n != 2 || err != nil {
+	if n, err := moving.keys.Reseal(moving.sealer); n != 2 || err != nil {
 		t.Errorf("resealed %d, %v", n, err)
 	}
-	if n, err := moving.Reseal(); n != 0 || err != nil {
+	if n, err := moving.keys.Reseal(moving.sealer); n != 0 || err != nil {
 		t.Errorf("resealed again %d, %v", n, err)
 	}
 	moved := openSigning(t, path, clock, second)
 	if got := reason(moved); got != "" {
 		t.Errorf("with the new key alone: %s", got)
 	}
-	if err := moved.Check(); err != nil {
+	if err := moved.sealer.Check(moved.keys.List(), now); err != nil {
 		t.Error(err)
 	}
 }

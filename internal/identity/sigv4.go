@@ -61,6 +61,9 @@ type SigV4Config struct {
 	// Added are names of x-amz headers that a proxy of ours puts on after the caller
 	// has signed. X-Amzn-Trace-Id always is one: load balancers set it, no SDK signs it.
 	Added []string
+	// BodyRefused is told of bodies that are not what was signed: when they are read,
+	// the caller was accepted already. nil means nobody is.
+	BodyRefused func(*http.Request, *Refusal)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -125,54 +128,11 @@ func (v *SigV4) Stats() SigV4Stats {
 	return SigV4Stats{Repeated: v.seen.repeated.Load(), Forgotten: v.seen.forgotten.Load()}
 }
 
-// A Reason is why a proof did not hold: for the audit, never for the caller, to whom
-// all refusals look the same.
-type Reason string
-
-// A Refusal is the cause inside the error of a proof that did not hold. It names a key
-// only if we issued it, and repeats nothing that a stranger sent.
-type Refusal struct {
-	Reason Reason
-	KeyID  string
-	Err    error // what went wrong on our side, if anything did
-}
-
-// Error is for logs.
-func (r *Refusal) Error() string {
-	s := "refused: " + string(r.Reason)
-	if r.KeyID != "" {
-		s += ", key " + r.KeyID
-	}
-	if r.Err != nil {
-		s += ": " + r.Err.Error()
-	}
-	return s
-}
-
-// Unwrap is what went wrong on our side.
-func (r *Refusal) Unwrap() error { return r.Err }
-
-// refusedFor is the one refusal, with its reason inside.
-func refusedFor(why Reason, keyID string, cause error) error {
-	e := refused().(*waybill.Error) //nolint:errorlint // refused makes it
-	e.Err = &Refusal{why, keyID, cause}
-	return e
-}
-
-// Reasons of SigV4.
+// Reasons of refusals that only signatures have.
 const (
-	malformed    Reason = "malformed"          // no signature that can be read, or two
-	unsound      Reason = "path"               // a path that clients and servers read in several ways
-	unknownKey   Reason = "unknown key"        //
-	sealedKey    Reason = "sealed"             // a key of ours whose secret we cannot open
-	endedKey     Reason = "ended key"          // expired or revoked
-	stale        Reason = "date"               // outside the window, or a presigned request past its life
-	wrongScope   Reason = "scope"              // a service or Region that is not taken
-	wrongToken   Reason = "session token"      // another than the key's
-	unsigned     Reason = "unsigned header"    // one that had to be signed
-	mismatch     Reason = "signature"          // it does not fit the request
-	bodyMismatch Reason = "body"               // it does not fit the hash or the chunk that was signed
-	repeated     Reason = "repeated signature" //
+	ReasonPath     Reason = "path"            // one that clients and servers read in several ways
+	ReasonSealed   Reason = "sealed"          // a key of ours whose secret we cannot open
+	ReasonUnsigned Reason = "unsigned_header" // one that had to be signed
 )
 
 // scope is the credential scope of a signature, but for the key.
@@ -240,16 +200,13 @@ type signature struct {
 func (v *SigV4) Authenticate(r *http.Request) (waybill.Principal, error) {
 	s, why := readSignature(r)
 	if why != "" {
-		return waybill.Principal{}, refusedFor(why, "", nil)
+		return waybill.Principal{}, refuse(why)
 	}
-	key, err := v.keys.find(s.keyID)
+	key, opened, err := v.keys.find(s.keyID)
 	if err != nil {
-		return waybill.Principal{}, refusedFor(sealedKey, s.keyID, err)
+		return waybill.Principal{}, err
 	}
-	if key == nil {
-		return waybill.Principal{}, refusedFor(unknownKey, "", nil)
-	}
-	if err := v.verify(r, s, key); err != nil {
+	if err := v.verify(r, s, key, opened); err != nil {
 		return waybill.Principal{}, err
 	}
 	if s.presigned {
@@ -258,29 +215,30 @@ func (v *SigV4) Authenticate(r *http.Request) (waybill.Principal, error) {
 			r.RequestURI += "?" + s.rest
 		}
 	}
-	k := key.key
-	return waybill.Principal{Subject: k.Subject, Issuer: "gateway-key", Method: "sigv4", KeyID: k.ID, Tags: k.Tags,
-		Models: k.Models, Environments: k.Environments}, nil
+	return waybill.Principal{Subject: key.Subject, Issuer: keyIssuer, Method: "sigv4", KeyID: key.ID, Tags: key.Tags,
+		Models: key.Models, Environments: key.Environments}, nil
 }
 
 // verify holds a signature against the request and the rules: what costs nothing first.
-func (v *SigV4) verify(r *http.Request, s *signature, key *signingKey) error {
-	no := func(why Reason) error { return refusedFor(why, s.keyID, nil) }
+func (v *SigV4) verify(r *http.Request, s *signature, key *Key, opened *signingKey) error {
+	no := func(why Reason) error { return refusedKey(why, key) }
 	now := v.config.Now()
-	if !key.key.Live(now) {
-		return no(endedKey)
-	}
-	if !v.fresh(s, now) {
-		return no(stale)
+	switch {
+	case key.Revoked != nil && !now.Before(*key.Revoked):
+		return no(ReasonRevoked)
+	case !key.Live(now):
+		return no(ReasonExpired)
+	case !v.fresh(s, now):
+		return no(ReasonClock)
 	}
 	if !slices.Contains(v.config.Services, s.scope.service) || v.config.Regions != nil && !slices.Contains(v.config.Regions, s.scope.region) {
-		return no(wrongScope)
+		return no(ReasonScope)
 	}
-	if s.token != "" && subtle.ConstantTimeCompare([]byte(s.token), []byte(key.token)) != 1 {
-		return no(wrongToken)
+	if s.token != "" && subtle.ConstantTimeCompare([]byte(s.token), []byte(opened.token)) != 1 {
+		return no(ReasonSecret)
 	}
 	if !v.allSigned(r, s) {
-		return no(unsigned)
+		return no(ReasonUnsigned)
 	}
 	payload := s.payload
 	if payload == "" {
@@ -292,20 +250,20 @@ func (v *SigV4) verify(r *http.Request, s *signature, key *signingKey) error {
 	}
 	canonical, ok := canonicalRequest(r, s, payload)
 	if !ok {
-		return no(unsigned) // a header that is said to be signed is not there
+		return no(ReasonUnsigned) // a header that is said to be signed is not there
 	}
-	derived, kept := key.derive(s.scope)
+	derived, kept := opened.derive(s.scope)
 	want := mac(derived[:], stringToSign(s, canonical))
 	if subtle.ConstantTimeCompare(want[:], s.sum[:]) != 1 {
-		return no(mismatch)
+		return no(ReasonSignature)
 	}
 	if !kept {
-		key.keep(s.scope, derived)
+		opened.keep(s.scope, derived)
 	}
 	if !v.seen.take(s.sum, now, v.config.Repeats) {
-		return no(repeated)
+		return no(ReasonReplayed)
 	}
-	return v.checkBody(r, s, derived[:])
+	return v.checkBody(r, s, key, derived[:])
 }
 
 func (v *SigV4) fresh(s *signature, now time.Time) bool {
@@ -343,57 +301,57 @@ func readSignature(r *http.Request) (*signature, Reason) {
 	var asked bool
 	s.path, query, asked = strings.Cut(r.RequestURI, "?")
 	if !soundPath(s.path) {
-		return nil, unsound
+		return nil, ReasonPath
 	}
 	// Each header that says something about the signature says it once.
 	for _, name := range []string{"Authorization", "X-Amz-Date", "X-Amz-Security-Token", "X-Amz-Content-Sha256", "X-Amz-Decoded-Content-Length"} {
 		if len(r.Header[name]) > 1 {
-			return nil, malformed
+			return nil, ReasonMalformed
 		}
 	}
 	inQuery, ok := s.readQuery(query, asked)
 	if !ok {
-		return nil, malformed
+		return nil, ReasonMalformed
 	}
 	var credential, names, sum string
 	auth := r.Header.Get("Authorization")
 	s.payload = r.Header.Get("X-Amz-Content-Sha256")
 	if len(inQuery) > 0 {
 		if auth != "" || r.Header.Get("X-Amz-Date") != "" || r.Header.Get("X-Amz-Security-Token") != "" {
-			return nil, malformed
+			return nil, ReasonMalformed
 		}
 		if told := inQuery["X-Amz-Content-Sha256"]; told != "" {
 			if s.payload != "" {
-				return nil, malformed
+				return nil, ReasonMalformed
 			}
 			s.payload = told
 		}
 		if inQuery["X-Amz-Algorithm"] != algorithm {
-			return nil, malformed
+			return nil, ReasonMalformed
 		}
 		seconds, ok := number(inQuery["X-Amz-Expires"], 7*24*3600)
 		if !ok || seconds == 0 {
-			return nil, malformed
+			return nil, ReasonMalformed
 		}
 		s.presigned, s.expires = true, time.Duration(seconds)*time.Second
 		credential, names, sum = inQuery["X-Amz-Credential"], inQuery["X-Amz-SignedHeaders"], inQuery["X-Amz-Signature"]
 		s.date, s.token = inQuery["X-Amz-Date"], inQuery["X-Amz-Security-Token"]
 	} else {
 		if credential, names, sum, ok = readAuthorization(auth); !ok {
-			return nil, malformed
+			return nil, ReasonMalformed
 		}
 		s.date, s.token = r.Header.Get("X-Amz-Date"), r.Header.Get("X-Amz-Security-Token")
 	}
 	if !s.readCredential(credential) || !s.readNames(names) || !s.readSum(sum) || s.payload != "" && !payloadForm(s.payload) {
-		return nil, malformed
+		return nil, ReasonMalformed
 	}
 	at, err := time.Parse(dateFormat, s.date)
 	if err != nil || s.date[:8] != s.scope.date {
-		return nil, malformed
+		return nil, ReasonMalformed
 	}
 	s.at = at
 	if s.presigned && s.payload == signedChunks {
-		return nil, malformed
+		return nil, ReasonMalformed
 	}
 	return s, ""
 }
@@ -741,8 +699,14 @@ func (b *readBody) Close() error { return b.from.Close() }
 
 // checkBody puts the check of the body, if it is still to come, into its reading. The
 // caller is proven.
-func (v *SigV4) checkBody(r *http.Request, s *signature, derived []byte) error {
-	refuse := func(cause error) error { return refusedFor(bodyMismatch, s.keyID, cause) }
+func (v *SigV4) checkBody(r *http.Request, s *signature, key *Key, derived []byte) error {
+	no := func() error {
+		why := &Refusal{ReasonBody, key.Subject, keyIssuer, key.ID}
+		if v.config.BodyRefused != nil {
+			v.config.BodyRefused(r, why)
+		}
+		return why
+	}
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
@@ -755,22 +719,28 @@ func (v *SigV4) checkBody(r *http.Request, s *signature, derived []byte) error {
 		}
 		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1003", Message: "the body of this request is not signed (UNSIGNED-PAYLOAD)", Hint: "have it signed, as SDKs do for Bedrock of their own accord"}
 	case s.payload == signedChunks:
-		return v.openChunks(r, s, derived, refuse)
+		return v.openChunks(r, s, derived, no)
 	case slices.Contains(notTaken, s.payload):
 		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1003", Message: "bodies signed as " + s.payload + " are not taken", Hint: "send the body whole, with its hash, or in signed chunks without a trailer"}
 	}
-	b := &checkedBody{body: r.Body, hash: sha256.New(), left: r.ContentLength, refuse: refuse}
+	b := &checkedBody{body: r.Body, hash: sha256.New(), left: r.ContentLength, refuse: no}
 	if !readHash(s.payload, &b.want) {
-		return refuse(nil) // payloadForm has let it pass, so it can be read
+		return no() // payloadForm has let it pass, so it can be read
 	}
 	if r.ContentLength == 0 {
 		if b.want != sha256.Sum256(nil) {
-			return refuse(nil)
+			return no()
 		}
 		return nil
 	}
 	r.Body = b
 	return nil
+}
+
+// Method is SigV4 as a way of proving who calls.
+func (v *SigV4) Method() Method {
+	return Method{Name: "sigv4", Claims: Signed, Authenticate: v.Authenticate,
+		Headers: []string{"Authorization", "X-Amz-Date", "X-Amz-Security-Token", "X-Amz-Content-Sha256"}}
 }
 
 // A checkedBody is a body that must have a hash. It gives its last byte only if it has.
@@ -780,7 +750,7 @@ type checkedBody struct {
 	want   [sha256.Size]byte
 	left   int64 // bytes to come; less than 0 if not known
 	err    error
-	refuse func(error) error
+	refuse func() error
 }
 
 func (b *checkedBody) Read(p []byte) (int, error) {
@@ -797,7 +767,7 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	case known && b.left <= 0, !known && errors.Is(err, io.EOF):
 		var got [sha256.Size]byte
 		if b.hash.Sum(got[:0]); got != b.want || known && b.left < 0 {
-			b.err = b.refuse(nil)
+			b.err = b.refuse()
 			return 0, b.err
 		}
 		b.err = io.EOF

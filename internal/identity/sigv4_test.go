@@ -143,81 +143,81 @@ func TestSigV4Refuses(t *testing.T) {
 		change func(*http.Request)
 		want   Reason
 	}{
-		{name: "five minutes and a second late", call: call{at: signedAt.Add(-5*minutes - time.Second)}, want: stale},
-		{name: "five minutes and a second early", call: call{at: signedAt.Add(5*minutes + time.Second)}, want: stale},
-		{name: "a day late", call: call{at: signedAt.Add(-24 * time.Hour)}, want: stale},
-		{name: "presigned and past its life", call: call{at: signedAt.Add(-61 * time.Second), presign: time.Minute}, want: stale},
-		{name: "presigned for too long", call: call{presign: 15*minutes + time.Second}, want: stale},
-		{name: "presigned ahead", call: call{at: signedAt.Add(6 * minutes), presign: 10 * minutes}, want: stale},
-		{name: "presigned for no time", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=0"), want: malformed},
-		{name: "presigned for less", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=-60"), want: malformed},
-		{name: "presigned with a plus", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=%2B60"), want: malformed},
-		{name: "presigned for ever", call: call{presign: minutes}, change: query("X-Amz-Expires=60&", ""), want: malformed},
-		{name: "presigned, a parameter twice", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=60&X-Amz-Expires=900"), want: malformed},
-		{name: "presigned, a parameter in disguise", call: call{presign: minutes}, change: query("X-Amz-Date=", "X%2DAmz-Date="), want: malformed},
-		{name: "presigned, parameter added", call: call{presign: minutes}, change: query("?", "?a=b&"), want: mismatch},
-		{name: "presigned and in headers", call: call{presign: minutes}, change: header("Authorization", algorithm+" Credential=x"), want: malformed},
-		{name: "in headers and presigned", change: query("invoke", "invoke?X-Amz-Signature="+strings.Repeat("0", 64)), want: malformed},
-		{name: "in headers and a date in the query", call: call{target: "/v1/models?X-Amz-Date=20250102T030405Z"}, want: malformed},
-		{name: "presigned with a date header", call: call{presign: minutes}, change: header("X-Amz-Date", "20250102T030405Z"), want: malformed},
-		{name: "presigned, other algorithm", call: call{presign: minutes}, change: query("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256"), want: malformed},
-		{name: "other algorithm", change: auth(algorithm, "AWS4-ECDSA-P256-SHA256"), want: malformed},
-		{name: "no signature", change: header("Authorization"), want: malformed},
-		{name: "a bearer token", change: header("Authorization", "Bearer wbk_x_y"), want: malformed},
-		{name: "two Authorizations", change: func(r *http.Request) { r.Header.Add("Authorization", r.Header.Get("Authorization")) }, want: malformed},
-		{name: "two dates", change: header("X-Amz-Date", "20250102T030405Z", "20250102T030405Z"), want: malformed},
-		{name: "two hashes", call: call{declare: true}, change: func(r *http.Request) { r.Header.Add("X-Amz-Content-Sha256", r.Header.Get("X-Amz-Content-Sha256")) }, want: malformed},
-		{name: "no date", change: header("X-Amz-Date"), want: malformed},
-		{name: "the date of another day", change: header("X-Amz-Date", "20250103T000000Z"), want: malformed},
-		{name: "a date with a zone", change: header("X-Amz-Date", "20250102T030405+0000"), want: malformed},
-		{name: "a parameter twice", change: auth("SignedHeaders=", "Credential="), want: malformed},
-		{name: "a parameter more", change: auth("Signature=", "A=b, Signature="), want: malformed},
-		{name: "no signed headers", change: auth("SignedHeaders=host;", "SignedHeaders=;host;"), call: call{method: "GET"}, want: malformed},
-		{name: "host not signed", change: auth("SignedHeaders=host;", "SignedHeaders="), call: call{method: "GET"}, want: malformed},
-		{name: "date not signed", change: auth(";x-amz-date", ""), want: malformed},
-		{name: "signed headers not sorted", change: auth("host;x-amz-date", "x-amz-date;host"), call: call{method: "GET"}, want: malformed},
-		{name: "signed header twice", change: auth("host;", "host;host;"), want: malformed},
-		{name: "signed header in capitals", change: auth("host;", "Host;"), want: malformed},
-		{name: "signed header that is not there", change: auth("host;", "host;nowhere;"), call: call{method: "GET"}, want: unsigned},
+		{name: "five minutes and a second late", call: call{at: signedAt.Add(-5*minutes - time.Second)}, want: ReasonClock},
+		{name: "five minutes and a second early", call: call{at: signedAt.Add(5*minutes + time.Second)}, want: ReasonClock},
+		{name: "a day late", call: call{at: signedAt.Add(-24 * time.Hour)}, want: ReasonClock},
+		{name: "presigned and past its life", call: call{at: signedAt.Add(-61 * time.Second), presign: time.Minute}, want: ReasonClock},
+		{name: "presigned for too long", call: call{presign: 15*minutes + time.Second}, want: ReasonClock},
+		{name: "presigned ahead", call: call{at: signedAt.Add(6 * minutes), presign: 10 * minutes}, want: ReasonClock},
+		{name: "presigned for no time", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=0"), want: ReasonMalformed},
+		{name: "presigned for less", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=-60"), want: ReasonMalformed},
+		{name: "presigned with a plus", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=%2B60"), want: ReasonMalformed},
+		{name: "presigned for ever", call: call{presign: minutes}, change: query("X-Amz-Expires=60&", ""), want: ReasonMalformed},
+		{name: "presigned, a parameter twice", call: call{presign: minutes}, change: query("X-Amz-Expires=60", "X-Amz-Expires=60&X-Amz-Expires=900"), want: ReasonMalformed},
+		{name: "presigned, a parameter in disguise", call: call{presign: minutes}, change: query("X-Amz-Date=", "X%2DAmz-Date="), want: ReasonMalformed},
+		{name: "presigned, parameter added", call: call{presign: minutes}, change: query("?", "?a=b&"), want: ReasonSignature},
+		{name: "presigned and in headers", call: call{presign: minutes}, change: header("Authorization", algorithm+" Credential=x"), want: ReasonMalformed},
+		{name: "in headers and presigned", change: query("invoke", "invoke?X-Amz-Signature="+strings.Repeat("0", 64)), want: ReasonMalformed},
+		{name: "in headers and a date in the query", call: call{target: "/v1/models?X-Amz-Date=20250102T030405Z"}, want: ReasonMalformed},
+		{name: "presigned with a date header", call: call{presign: minutes}, change: header("X-Amz-Date", "20250102T030405Z"), want: ReasonMalformed},
+		{name: "presigned, other algorithm", call: call{presign: minutes}, change: query("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256"), want: ReasonMalformed},
+		{name: "other algorithm", change: auth(algorithm, "AWS4-ECDSA-P256-SHA256"), want: ReasonMalformed},
+		{name: "no signature", change: header("Authorization"), want: ReasonMalformed},
+		{name: "a bearer token", change: header("Authorization", "Bearer wbk_x_y"), want: ReasonMalformed},
+		{name: "two Authorizations", change: func(r *http.Request) { r.Header.Add("Authorization", r.Header.Get("Authorization")) }, want: ReasonMalformed},
+		{name: "two dates", change: header("X-Amz-Date", "20250102T030405Z", "20250102T030405Z"), want: ReasonMalformed},
+		{name: "two hashes", call: call{declare: true}, change: func(r *http.Request) { r.Header.Add("X-Amz-Content-Sha256", r.Header.Get("X-Amz-Content-Sha256")) }, want: ReasonMalformed},
+		{name: "no date", change: header("X-Amz-Date"), want: ReasonMalformed},
+		{name: "the date of another day", change: header("X-Amz-Date", "20250103T000000Z"), want: ReasonMalformed},
+		{name: "a date with a zone", change: header("X-Amz-Date", "20250102T030405+0000"), want: ReasonMalformed},
+		{name: "a parameter twice", change: auth("SignedHeaders=", "Credential="), want: ReasonMalformed},
+		{name: "a parameter more", change: auth("Signature=", "A=b, Signature="), want: ReasonMalformed},
+		{name: "no signed headers", change: auth("SignedHeaders=host;", "SignedHeaders=;host;"), call: call{method: "GET"}, want: ReasonMalformed},
+		{name: "host not signed", change: auth("SignedHeaders=host;", "SignedHeaders="), call: call{method: "GET"}, want: ReasonMalformed},
+		{name: "date not signed", change: auth(";x-amz-date", ""), want: ReasonMalformed},
+		{name: "signed headers not sorted", change: auth("host;x-amz-date", "x-amz-date;host"), call: call{method: "GET"}, want: ReasonMalformed},
+		{name: "signed header twice", change: auth("host;", "host;host;"), want: ReasonMalformed},
+		{name: "signed header in capitals", change: auth("host;", "Host;"), want: ReasonMalformed},
+		{name: "signed header that is not there", change: auth("host;", "host;nowhere;"), call: call{method: "GET"}, want: ReasonUnsigned},
 		{name: "signature in capitals", change: func(r *http.Request) {
 			text := r.Header.Get("Authorization")
 			at := len(text) - 64
 			r.Header.Set("Authorization", text[:at]+strings.ToUpper(text[at:]))
-		}, want: malformed},
+		}, want: ReasonMalformed},
 		{name: "signature too short", change: func(r *http.Request) {
 			text := r.Header.Get("Authorization")
 			r.Header.Set("Authorization", text[:len(text)-1])
-		}, want: malformed},
-		{name: "scope with a part less", change: auth("/aws4_request", ""), want: malformed},
-		{name: "scope of something else", change: auth("aws4_request", "aws5_request"), want: malformed},
-		{name: "service s3", call: call{service: "s3"}, want: wrongScope},
-		{name: "service sts", call: call{service: "sts"}, want: wrongScope},
-		{name: "unknown key", key: corpusKey{AccessKeyID: "AKIDEXAMPLEEXAMPLE", SecretAccessKey: key.SecretAccessKey}, want: unknownKey},
-		{name: "wrong secret", key: corpusKey{AccessKeyID: key.AccessKeyID, SecretAccessKey: "another"}, want: mismatch},
-		{name: "another session token", key: corpusKey{key.AccessKeyID, key.SecretAccessKey, "another"}, call: call{token: true}, want: wrongToken},
-		{name: "session token added", change: header("X-Amz-Security-Token", key.SessionToken), want: unsigned},
-		{name: "metadata added", change: header("X-Amzn-Bedrock-Request-Metadata", `{"team":"ads"}`), want: unsigned},
-		{name: "tags added", change: header("X-Waybill-Tags", "team=ads"), want: unsigned},
-		{name: "hash added", change: header("X-Amz-Content-Sha256", strings.Repeat("0", 64)), want: unsigned},
-		{name: "unknown hash", call: call{payload: "STREAMING-SOMETHING"}, want: malformed},
-		{name: "hash in capitals", call: call{payload: strings.ToUpper(hex.EncodeToString(make([]byte, 31)) + "ab")}, want: malformed},
-		{name: "hash of another body", call: call{body: "a", payload: hex.EncodeToString(make([]byte, 32))}, want: bodyMismatch},
-		{name: "hash of another body, empty", call: call{payload: hex.EncodeToString(make([]byte, 32))}, want: bodyMismatch},
-		{name: "chunks, presigned", call: call{payload: signedChunks, presign: minutes}, want: malformed},
-		{name: "chunks without a length", call: call{payload: signedChunks}, want: bodyMismatch},
-		{name: "a value folded over a tab", call: call{header: http.Header{"X-Amz-Note": {"a b"}}}, change: header("X-Amz-Note", "a\tb"), want: mismatch},
-		{name: "empty segment", change: query("/model/", "/model//"), want: unsound},
-		{name: "dot segment", change: query("/model/", "/model/./"), want: unsound},
-		{name: "dot segments, escaped", change: query("/model/", "/model/%2E%2e/"), want: unsound},
-		{name: "dot at the end", change: query("/invoke", "/.."), want: unsound},
-		{name: "whole URL on the request line", change: query("/model", "https://waybill.example.com/model"), want: unsound},
-		{name: "star", call: call{method: "GET"}, change: func(r *http.Request) { r.RequestURI = "*" }, want: unsound},
-		{name: "the host of another", change: func(r *http.Request) { r.Host = "evil.example.com" }, want: mismatch},
-		{name: "another method", call: call{method: "GET"}, change: func(r *http.Request) { r.Method = "DELETE" }, want: mismatch},
-		{name: "huge Authorization", change: auth("Signature=", "Signature="+strings.Repeat("0", 9000)), want: malformed},
-		{name: "huge query", change: query("invoke", "invoke?a="+strings.Repeat("0", 17_000)), want: malformed},
+		}, want: ReasonMalformed},
+		{name: "scope with a part less", change: auth("/aws4_request", ""), want: ReasonMalformed},
+		{name: "scope of something else", change: auth("aws4_request", "aws5_request"), want: ReasonMalformed},
+		{name: "service s3", call: call{service: "s3"}, want: ReasonScope},
+		{name: "service sts", call: call{service: "sts"}, want: ReasonScope},
+		{name: "unknown key", key: corpusKey{AccessKeyID: "AKIDEXAMPLEEXAMPLE", SecretAccessKey: key.SecretAccessKey}, want: ReasonUnknownKey},
+		{name: "wrong secret", key: corpusKey{AccessKeyID: key.AccessKeyID, SecretAccessKey: "another"}, want: ReasonSignature},
+		{name: "another session token", key: corpusKey{key.AccessKeyID, key.SecretAccessKey, "another"}, call: call{token: true}, want: ReasonSecret},
+		{name: "session token added", change: header("X-Amz-Security-Token", key.SessionToken), want: ReasonUnsigned},
+		{name: "metadata added", change: header("X-Amzn-Bedrock-Request-Metadata", `{"team":"ads"}`), want: ReasonUnsigned},
+		{name: "tags added", change: header("X-Waybill-Tags", "team=ads"), want: ReasonUnsigned},
+		{name: "hash added", change: header("X-Amz-Content-Sha256", strings.Repeat("0", 64)), want: ReasonUnsigned},
+		{name: "unknown hash", call: call{payload: "STREAMING-SOMETHING"}, want: ReasonMalformed},
+		{name: "hash in capitals", call: call{payload: strings.ToUpper(hex.EncodeToString(make([]byte, 31)) + "ab")}, want: ReasonMalformed},
+		{name: "hash of another body", call: call{body: "a", payload: hex.EncodeToString(make([]byte, 32))}, want: ReasonBody},
+		{name: "hash of another body, empty", call: call{payload: hex.EncodeToString(make([]byte, 32))}, want: ReasonBody},
+		{name: "chunks, presigned", call: call{payload: signedChunks, presign: minutes}, want: ReasonMalformed},
+		{name: "chunks without a length", call: call{payload: signedChunks}, want: ReasonBody},
+		{name: "a value folded over a tab", call: call{header: http.Header{"X-Amz-Note": {"a b"}}}, change: header("X-Amz-Note", "a\tb"), want: ReasonSignature},
+		{name: "empty segment", change: query("/model/", "/model//"), want: ReasonPath},
+		{name: "dot segment", change: query("/model/", "/model/./"), want: ReasonPath},
+		{name: "dot segments, escaped", change: query("/model/", "/model/%2E%2e/"), want: ReasonPath},
+		{name: "dot at the end", change: query("/invoke", "/.."), want: ReasonPath},
+		{name: "whole URL on the request line", change: query("/model", "https://waybill.example.com/model"), want: ReasonPath},
+		{name: "star", call: call{method: "GET"}, change: func(r *http.Request) { r.RequestURI = "*" }, want: ReasonPath},
+		{name: "the host of another", change: func(r *http.Request) { r.Host = "evil.example.com" }, want: ReasonSignature},
+		{name: "another method", call: call{method: "GET"}, change: func(r *http.Request) { r.Method = "DELETE" }, want: ReasonSignature},
+		{name: "huge Authorization", change: auth("Signature=", "Signature="+strings.Repeat("0", 9000)), want: ReasonMalformed},
+		{name: "huge query", change: query("invoke", "invoke?a="+strings.Repeat("0", 17_000)), want: ReasonMalformed},
 	}
-	shape := refused().(*waybill.Error)
+	shape, _ := errors.AsType[*waybill.Error](error(refused()))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.key == (corpusKey{}) {
@@ -298,7 +298,7 @@ func TestSigV4PayloadsNotTaken(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			_, _, err = take(NewSigV4(signingKeys(t, key), tt.config), signedCall(t, corpusKey{AccessKeyID: key.AccessKeyID, SecretAccessKey: "another"}, tt.call))
-			if reasonOf(err) != mismatch {
+			if reasonOf(err) != ReasonSignature {
 				t.Errorf("a stranger is told %v", err)
 			}
 		})
@@ -395,7 +395,7 @@ func TestSigV4Repeats(t *testing.T) {
 			_, err := v.Authenticate(signedCall(t, key, call{body: "x"}))
 			if err == nil {
 				taken++
-			} else if reasonOf(err) != repeated {
+			} else if reasonOf(err) != ReasonReplayed {
 				t.Fatal(err)
 			}
 		}
@@ -421,7 +421,7 @@ func TestSigV4Repeats(t *testing.T) {
 			}
 		}
 		now = signedAt.Add(at)
-		if _, err := v.Authenticate(signedCall(t, key, ahead)); reasonOf(err) != repeated {
+		if _, err := v.Authenticate(signedCall(t, key, ahead)); reasonOf(err) != ReasonReplayed {
 			t.Fatalf("after %v: %v", at, err)
 		}
 	}
@@ -520,9 +520,9 @@ func TestSigV4ThroughAServer(t *testing.T) {
 // vectorKeys is a store with AWS's example key, and a session token that is its own.
 func vectorKeys(t testing.TB, id, secret, token string) *SigningKeys {
 	keys := signingKeys(t, corpusKey{AccessKeyID: id, SecretAccessKey: secret})
-	k, err := keys.find(id)
-	if err != nil || k == nil {
-		t.Fatal(k, err)
+	_, k, err := keys.find(id)
+	if err != nil {
+		t.Fatal(err)
 	}
 	k.token = token
 	return keys
@@ -782,7 +782,7 @@ func FuzzAgreesWithSDK(f *testing.F) {
 		}
 		config := SigV4Config{Now: func() time.Time { return signedAt }}
 		_, got, err := take(NewSigV4(keys, config), r)
-		if reasonOf(err) == unsound {
+		if reasonOf(err) == ReasonPath {
 			return
 		}
 		if err != nil || !bytes.Equal(got, body) {
@@ -824,7 +824,7 @@ func BenchmarkSigV4(b *testing.B) {
 		}
 	}
 	b.Run("derive", func(b *testing.B) {
-		k, err := keys.find(key.AccessKeyID)
+		_, k, err := keys.find(key.AccessKeyID)
 		if err != nil {
 			b.Fatal(err)
 		}
