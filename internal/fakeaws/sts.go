@@ -1,6 +1,8 @@
 package fakeaws
 
 import (
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -20,7 +22,13 @@ func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	caller, _, no := w.verify(r, body, "sts")
+	var caller *credential
+	var no *refusal
+	if r.Method == http.MethodGet {
+		caller, no = w.verifyPresigned(r, body)
+	} else {
+		caller, _, no = w.verify(r, body, "sts")
+	}
 	if no == nil {
 		no = w.stsLimits()
 	}
@@ -31,7 +39,11 @@ func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
 		w.stsError(rw, no)
 		return
 	}
-	form, err := url.ParseQuery(string(body))
+	text := string(body)
+	if r.Method == http.MethodGet {
+		text = r.URL.RawQuery
+	}
+	form, err := url.ParseQuery(text)
 	if err != nil || form.Get("Version") != "2011-06-15" {
 		w.stsError(rw, &refusal{400, "InvalidAction", "Could not find operation for version " + form.Get("Version")})
 		return
@@ -42,10 +54,24 @@ func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
 	case "GetCallerIdentity":
 		w.xml(rw, 200, fmt.Sprintf(`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>`+
 			`<Arn>%s</Arn><UserId>%s</UserId><Account>%s</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></GetCallerIdentityResponse>`,
-			escape(caller.arn), caller.id, caller.account, newID()))
+			escape(caller.arn), escape(caller.userID()), caller.account, newID()))
 	default:
 		w.stsError(rw, &refusal{400, "InvalidAction", "Could not find operation " + form.Get("Action")})
 	}
+}
+
+// userID is the unique id of a principal: of a role's session with the session's name.
+// A role or user that is made anew under the same name would have another.
+func (c *credential) userID() string {
+	unique := func(prefix, of string) string {
+		sum := sha256.Sum256([]byte(of))
+		return prefix + base32.StdEncoding.EncodeToString(sum[:])[:17]
+	}
+	if !c.isRole {
+		return unique("AIDA", c.arn)
+	}
+	at := strings.LastIndexByte(c.arn, '/')
+	return unique("AROA", c.arn[:at]) + ":" + c.arn[at+1:]
 }
 
 // stsNames are STS's names of the refusals of a signature.
@@ -160,10 +186,10 @@ func (w *World) assumeRole(rw http.ResponseWriter, caller *credential, form url.
 		return
 	}
 	w.xml(rw, 200, fmt.Sprintf(`<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>`+
-		`<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
+		`<AssumedRoleUser><AssumedRoleId>%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
 		`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials>`+
 		`<PackedPolicySize>%d</PackedPolicySize></AssumeRoleResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></AssumeRoleResponse>`,
-		escape(form.Get("RoleSessionName")), escape(session.arn), session.id, session.secret, session.token,
+		escape(session.userID()), escape(session.arn), session.id, session.secret, session.token,
 		session.expires.UTC().Format(time.RFC3339), packedSize(session.tags), newID()))
 }
 
