@@ -217,7 +217,7 @@ func TestSigV4Refuses(t *testing.T) {
 		{name: "huge Authorization", change: auth("Signature=", "Signature="+strings.Repeat("0", 9000)), want: ReasonMalformed},
 		{name: "huge query", change: query("invoke", "invoke?a="+strings.Repeat("0", 17_000)), want: ReasonMalformed},
 	}
-	shape, _ := errors.AsType[*waybill.Error](error(refused()))
+	shape, _ := errors.AsType[*waybill.Error](refused())
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.key == (corpusKey{}) {
@@ -321,6 +321,33 @@ func TestSigV4ReadsNoBodyOfStrangers(t *testing.T) {
 		_, err := NewSigV4(keys, SigV4Config{Now: func() time.Time { return signedAt }}).Authenticate(r)
 		if reasonOf(err) == "" || strings.Contains(fmt.Sprint(err), "was read") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A body that is another than the signed one is told to the audit when it is read: the
+// caller was accepted before.
+func TestSigV4TellsOfBodies(t *testing.T) {
+	key := readCorpusKey(t)
+	for name, r := range map[string]*http.Request{
+		"declared": signedCall(t, key, call{body: "signed", declare: true}),
+		"chunks":   chunked(t, key, 6, []string{"signed"}, func(s string) string { return strings.Replace(s, "\nsigned", "\nother!", 1) }),
+	} {
+		var told []*Refusal
+		v := NewSigV4(signingKeys(t, key), SigV4Config{Now: func() time.Time { return signedAt }, BodyRefused: func(_ *http.Request, why *Refusal) { told = append(told, why) }})
+		if r.ContentLength == 6 {
+			r.Body = io.NopCloser(strings.NewReader("other!"))
+		}
+		if _, err := v.Authenticate(r); err != nil || len(told) > 0 {
+			t.Fatalf("%s: %v, told %v", name, err, told)
+		}
+		for range 2 { // however often it is asked
+			if _, err := r.Body.Read(make([]byte, 100)); reasonOf(err) != ReasonBody || waybill.KindOf(err) != waybill.Unauthenticated {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if len(told) != 1 || told[0].KeyID != key.AccessKeyID || told[0].Subject != "user-17" {
+			t.Errorf("%s: told %+v", name, told)
 		}
 	}
 }
