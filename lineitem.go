@@ -63,7 +63,7 @@ const (
 // everything that judging them takes.
 type ChargeTotal struct {
 	Claim         Claim
-	Day           Day // UTC day of UsageStart
+	Day           Day // UTC day of UsageStart; 0 where that is not told, or the line items cover more than a day
 	PayerAccount  string
 	UsageAccount  string
 	BillingEntity string

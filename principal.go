@@ -35,3 +35,13 @@ type RoleSession struct {
 	// says that the packed tags are too large.
 	Drop []string
 }
+
+// A Signed says as whom a request was signed, and what of the session that was asked
+// for AWS will not see.
+type Signed struct {
+	// PrincipalARN is whom AWS sees; empty where that is not known.
+	PrincipalARN string
+	// Dropped are keys of optional session tags that the session does not carry: STS
+	// had no room for them.
+	Dropped []string
+}

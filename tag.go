@@ -119,3 +119,10 @@ func (t *Tags) UnmarshalJSON(b []byte) error {
 	*t = TagsFromMap(m)
 	return nil
 }
+
+// SortedTags makes a set of a list that is sorted by key, no key twice. The set takes
+// the list over: the caller must not change it afterwards.
+func SortedTags(list []Tag) Tags { return Tags{list} }
+
+// List is a new list of the tags, in the order of their keys.
+func (t Tags) List() []Tag { return slices.Clone(t.list) }

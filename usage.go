@@ -214,12 +214,16 @@ type UsageTotal struct {
 	Endpoint      Endpoint
 	Model         string // canonical model id
 	ModelID       ModelID
+	ModelAsked    ModelID // as the caller named it, where the gateway sent another
+	Operation     string
 	Profile       string // application inference profile ARN
 	Project       string // project or workspace id
 	Scope         Scope  // Plain, Geo or Global, by the profile that was named
 	Tier          string
 	LatencyMode   string // "optimized", or empty
 	Principal     string // our caller: subject; empty for calls known from the log alone
+	Issuer        string // Principal.Issuer
+	KeyID         string // gateway key that was used
 	PrincipalARN  string
 	SessionName   string
 	TagSet        string // Tags.ID; look it up in Tags of the same answer

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/ledger"
+	"github.com/waybill-dev/waybill/internal/policy"
 	"github.com/waybill-dev/waybill/internal/report"
 )
 
@@ -18,6 +21,7 @@ type reportOptions struct {
 	place
 	by, where     []string
 	basis, output string
+	policy, asOf  string // to apply reorganisations by
 }
 
 func newReport(out io.Writer) *cobra.Command {
@@ -39,11 +43,42 @@ The dollars are on one of three bases, and the report says which and why:
   waybill report --lake ./lake --by principal --output json`,
 		RunE: func(c *cobra.Command, _ []string) error { return runReport(c.Context(), o, out) }}
 	o.flags(c)
+	o.periodFlag(c)
 	c.Flags().StringSliceVar(&o.by, "by", []string{"team"}, "keys to group by, separated by commas")
 	c.Flags().StringSliceVar(&o.where, "where", nil, "keep rows with key=value; the key must be in --by")
 	c.Flags().StringVar(&o.basis, "basis", "", "estimate, invoice or calibrated (default: the best that the facts allow)")
 	c.Flags().StringVar(&o.output, "output", "table", "table, json or csv")
+	c.Flags().StringVar(&o.policy, "policy", "", "tag policy whose reorganisations are applied: earlier months are shown as the organisation is now")
+	c.Flags().StringVar(&o.asOf, "as-of", "", "apply the reorganisations up to this day, YYYY-MM-DD (default: today)")
 	return c
+}
+
+// reorganise makes a report apply the reorganisations of a policy.
+func (o *reportOptions) reorganise(opts *ledger.ReportOptions) error {
+	if o.policy == "" {
+		if o.asOf != "" {
+			return &waybill.Error{Kind: waybill.Misused, Message: "--as-of needs --policy", Hint: "name the tag policy whose reorganisations are to be applied"}
+		}
+		return nil
+	}
+	asOf := waybill.DayOf(time.Now())
+	if o.asOf != "" {
+		var err error
+		if asOf, err = waybill.ParseDay(o.asOf); err != nil {
+			return &waybill.Error{Kind: waybill.Misused, Message: "--as-of: " + err.Error()}
+		}
+	}
+	src, err := os.ReadFile(o.policy)
+	if err != nil {
+		return &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("policy: %v", err)}
+	}
+	p, err := policy.Parse(o.policy, src, policy.Options{HashKey: []byte(tryingKey), Open: os.ReadFile})
+	if err != nil {
+		return &waybill.Error{Kind: waybill.Misused, Message: err.Error()}
+	}
+	opts.Rename = func(key, value string, day waybill.Day) string { return p.Reorganised(key, value, day, asOf) }
+	opts.Renamed = "as reorganised by " + asOf.String()
+	return nil
 }
 
 func runReport(ctx context.Context, o reportOptions, out io.Writer) (err error) {
@@ -60,6 +95,9 @@ func runReport(ctx context.Context, o reportOptions, out io.Writer) (err error) 
 			return &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("--where %q is not key=value", w)}
 		}
 		opts.Where = append(opts.Where, waybill.Tag{Key: k, Value: v})
+	}
+	if err := o.reorganise(&opts); err != nil {
+		return err
 	}
 	l, card, period, err := o.open(ctx)
 	if err != nil {
@@ -98,6 +136,7 @@ ten-thousandth of the bill, beyond charges that calls never bear, are exit code 
   waybill reconcile --lake ./lake --rates rates.csv --period 2026-10 --output json`,
 		RunE: func(c *cobra.Command, _ []string) error { return runReconcile(c.Context(), o, out) }}
 	o.flags(c)
+	o.periodFlag(c)
 	c.Flags().StringVar(&o.output, "output", "table", "table, json or csv")
 	c.Flags().BoolVar(&o.all, "all", false, "show the keys that agree as well")
 	return c

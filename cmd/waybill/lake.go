@@ -25,6 +25,9 @@ func (p *place) flags(c *cobra.Command) {
 	c.Flags().StringVar(&p.dir, "dir", "", "folder with lake/ and rates.csv, as waybill demo --dir makes it")
 	c.Flags().StringVar(&p.lake, "lake", "", "the lake: a directory or s3://bucket/prefix")
 	c.Flags().StringVar(&p.rates, "rates", "", "rate card file")
+}
+
+func (p *place) periodFlag(c *cobra.Command) {
 	c.Flags().StringVar(&p.period, "period", "", "billing period YYYY-MM (default: the newest with a bill, or before there is one with calls)")
 }
 
@@ -46,17 +49,23 @@ func (p *place) fill() error {
 	return nil
 }
 
-// open opens the lake and the rate card, and finds the period.
-func (p *place) open(ctx context.Context) (*lake.Lake, *ratecard.Card, waybill.Period, error) {
-	var period waybill.Period
+// openAll opens the lake and the rate card.
+func (p *place) openAll(ctx context.Context) (*lake.Lake, *ratecard.Card, error) {
 	if err := p.fill(); err != nil {
-		return nil, nil, period, err
+		return nil, nil, err
 	}
 	card, err := readRates(p.rates)
 	if err != nil {
-		return nil, nil, period, err
+		return nil, nil, err
 	}
 	l, err := lake.Open(ctx, p.lake, lake.Config{})
+	return l, card, err
+}
+
+// open opens the lake and the rate card, and finds the period.
+func (p *place) open(ctx context.Context) (*lake.Lake, *ratecard.Card, waybill.Period, error) {
+	var period waybill.Period
+	l, card, err := p.openAll(ctx)
 	if err != nil {
 		return nil, nil, period, err
 	}

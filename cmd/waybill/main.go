@@ -49,7 +49,8 @@ Exit codes: 0 done, 1 failed, 2 misused, 3 done and the news is bad.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &waybill.Error{Kind: waybill.Misused, Message: err.Error()}
 	})
-	root.AddCommand(newIngest(out, stderr), newReport(out), newReconcile(out), newRates(out), newKeys(out), newPolicy(out), newDemo(out, stderr), newVersion(out))
+	root.AddCommand(newIngest(out, stderr), newReport(out), newReconcile(out), newRates(out), newKeys(out), newCredentials(out, stderr), newPolicy(out), newDemo(out, stderr), newVersion(out))
+	argumentsAreMisuse(root)
 	err := root.ExecuteContext(ctx)
 	if flushErr := out.Flush(); err == nil {
 		err = flushErr // a report that a full disk cut short is no report
@@ -68,6 +69,21 @@ Exit codes: 0 done, 1 failed, 2 misused, 3 done and the news is bad.`,
 		return 2
 	}
 	return 1
+}
+
+// argumentsAreMisuse makes wrong arguments of any command exit with 2.
+func argumentsAreMisuse(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &waybill.Error{Kind: waybill.Misused, Message: err.Error(), Hint: c.CommandPath() + " --help shows how it is called"}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		argumentsAreMisuse(sub)
+	}
 }
 
 func message(err error) string {

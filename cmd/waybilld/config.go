@@ -29,6 +29,7 @@ type config struct {
 	headerTimeout        time.Duration // until the first byte of AWS's answer
 	drainOnStop          time.Duration
 	policyFile           string
+	valuesFile           string // the distinct values of bounded tag keys, over restarts
 }
 
 // readConfig reads the file and the policy it names. It tells every mistake at once.
@@ -52,7 +53,8 @@ func readConfig(path string) (*config, error) {
 			return filepath.Join(dir, p)
 		}
 	}
-	hashKey := ""
+	hashKey, epochsFile := "", ""
+	c.valuesFile = filepath.Join(dir, "distinct-values.tsv")
 	doc.Root().Fields(map[string]func(policy.Node){
 		"listen": func(n policy.Node) { c.listen = reference(n) },
 		"admin":  func(n policy.Node) { c.admin = reference(n) },
@@ -63,10 +65,12 @@ func readConfig(path string) (*config, error) {
 				"key":         func(n policy.Node) { c.keyFile = file(n) },
 			})
 		},
-		"region":  func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
-		"regions": func(n policy.Node) { c.gateway.Regions = n.Texts() },
-		"policy":  func(n policy.Node) { c.policyFile = file(n) },
-		"hashKey": func(n policy.Node) { hashKey = reference(n) },
+		"region":         func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
+		"regions":        func(n policy.Node) { c.gateway.Regions = n.Texts() },
+		"policy":         func(n policy.Node) { c.policyFile = file(n) },
+		"hashKey":        func(n policy.Node) { hashKey = reference(n) },
+		"hashKeys":       func(n policy.Node) { epochsFile = file(n) },
+		"distinctValues": func(n policy.Node) { c.valuesFile = file(n) },
 		"upstream": func(n policy.Node) {
 			n.Fields(map[string]func(policy.Node){
 				"bedrock-runtime": func(n policy.Node) { c.gateway.Upstream[waybill.Runtime] = reference(n) },
@@ -101,8 +105,15 @@ func readConfig(path string) (*config, error) {
 			n.Fields(map[string]func(policy.Node){
 				"life":          func(n policy.Node) { c.sessions.Life = duration(n) },
 				"refreshBefore": func(n policy.Node) { c.sessions.RefreshBefore = duration(n) },
+				"jitter":        func(n policy.Node) { c.sessions.Jitter = duration(n) },
+				"margin":        func(n policy.Node) { c.sessions.Margin = duration(n) },
 				"max":           func(n policy.Node) { c.sessions.MaxSessions = int(number(n)) },
 				"perSecond":     func(n policy.Node) { c.sessions.PerSecond = float64(number(n)) },
+				"warmUp":        func(n policy.Node) { c.sessions.WarmUp = duration(n) },
+				"backoff":       func(n policy.Node) { c.sessions.Backoff = duration(n) },
+				"maxBackoff":    func(n policy.Node) { c.sessions.MaxBackoff = duration(n) },
+				"callTimeout":   func(n policy.Node) { c.sessions.CallTimeout = duration(n) },
+				"waitTimeout":   func(n policy.Node) { c.sessions.WaitTimeout = duration(n) },
 			})
 		},
 		"drain": func(n policy.Node) {
@@ -129,23 +140,43 @@ func readConfig(path string) (*config, error) {
 			root.Mistake("add "+what, "the configuration lacks %s", strings.SplitN(what, ":", 2)[0])
 		}
 	}
-	err = doc.Err()
+	var errs []error
 	if c.policyFile != "" {
-		text, readErr := os.ReadFile(c.policyFile)
-		if readErr != nil {
-			return nil, errors.Join(err, fmt.Errorf("read policy: %w", readErr))
+		if c.gateway.Policy, err = readPolicy(c.policyFile, hashKey, epochsFile); err != nil {
+			errs = append(errs, err)
+		} else {
+			for i := range c.gateway.Roles {
+				c.gateway.Policy.CheckCondition(&c.gateway.Roles[i].When)
+			}
+			for i := range c.gateway.Targets {
+				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
+			}
 		}
-		p, parseErr := policy.Parse(c.policyFile, text, policy.Options{HashKey: []byte(hashKey)})
-		if parseErr != nil {
-			return nil, errors.Join(err, parseErr)
-		}
-		c.gateway.Policy = p
 	}
-	if err != nil {
+	if err := errors.Join(append([]error{doc.Err()}, errs...)...); err != nil {
 		return nil, err
 	}
 	c.journal.Gateway = c.gateway.Name
 	return c, nil
+}
+
+// readPolicy reads the tag policy, what it imports, and the secrets it hashes with.
+func readPolicy(file, hashKey, epochsFile string) (*policy.Policy, error) {
+	o := policy.Options{HashKey: []byte(hashKey), Open: os.ReadFile}
+	if epochsFile != "" {
+		src, err := os.ReadFile(epochsFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the secrets of hashing: %w", err)
+		}
+		if o.Epochs, err = policy.ParseEpochs(epochsFile, src); err != nil {
+			return nil, err
+		}
+	}
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	return policy.Parse(file, src, o)
 }
 
 func (c *config) readRoles(n policy.Node) {

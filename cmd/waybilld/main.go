@@ -18,10 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -113,19 +111,26 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	if err != nil {
 		return err
 	}
-	signer, err := newSigner(ctx, c)
+	signer, sessions, err := newSigner(ctx, c, log)
 	if err != nil {
 		return err
 	}
+	defer sessions.Close()
 	book, err := journal.Start(c.journalDir, c.journal)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	guard, values, err := openValues(c.valuesFile, c.gateway.Policy, log)
+	if err != nil {
+		return errors.Join(err, book.Stop())
+	}
+	defer values.Close()
 	g := &gateway.Gateway{Callers: keys, Signer: signer, Journal: book, Client: transport(c), Log: log,
-		Metrics: gateway.NewMetrics(registry), Now: time.Now}
+		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
+	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
 	front := &http.Server{Handler: g, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -202,21 +207,18 @@ func transport(c *config) http.RoundTripper {
 }
 
 // newSigner takes the base credentials from the configuration or from AWS's own chain.
-func newSigner(ctx context.Context, c *config) (*credential.Signer, error) {
+func newSigner(ctx context.Context, c *config, log *slog.Logger) (*credential.Signer, *credential.Sessions, error) {
 	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.gateway.DefaultRegion)}
 	if c.accessKey != "" {
 		options = append(options, awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.accessKey, c.secretKey, "")))
 	}
 	loaded, err := awsconfig.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, fmt.Errorf("load AWS configuration: %w", err)
+		return nil, nil, fmt.Errorf("load AWS configuration: %w", err)
 	}
-	client := sts.NewFromConfig(loaded, func(o *sts.Options) {
-		if c.stsEndpoint != "" {
-			o.BaseEndpoint = aws.String(c.stsEndpoint)
-		}
-	})
-	return credential.NewSigner(credential.NewSessions(client, c.sessions), loaded.Credentials), nil
+	c.sessions.Log = log
+	sessions := credential.NewSessions(credential.NewSTS(loaded, c.stsEndpoint), c.sessions)
+	return credential.NewSigner(sessions, loaded.Credentials), sessions, nil
 }
 
 // admin is what operators see. It never calls AWS.

@@ -319,6 +319,64 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// The bound of a key's values holds over a kill -9 and over a reload.
+func TestBoundSurvivesKill(t *testing.T) {
+	path := program(t)
+	w, aws := world(t, fakeaws.Config{})
+	dir, token := home(t, aws)
+	const policy = "version: 1\ntags:\n  keys:\n    team: {required: true, values: [search], carriers: [session, request]}\n    feature: {maxDistinct: {limit: 3, action: other}}\n"
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send := func(url, feature string) string {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), "POST", url+"/model/amazon.nova-lite-v1:0/converse", strings.NewReader(`{"messages":[{"role":"user","content":[{"text":"hi"}]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("X-Waybill-Tags", "feature="+feature)
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		if text, _ := io.ReadAll(a.Body); a.StatusCode != 200 {
+			t.Fatalf("%d %s", a.StatusCode, text)
+		}
+		calls := w.Calls()
+		return calls[len(calls)-1].Metadata["feature"]
+	}
+	cmd, url, _ := start(t, path, dir)
+	for i := range 3 {
+		if got, want := send(url, fmt.Sprint("f", i)), fmt.Sprint("f", i); got != want {
+			t.Fatalf("feature %d is %s", i, got)
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	_, url, admin := start(t, path, dir)
+	if got := send(url, "f9"); got != "other" {
+		t.Errorf("after a kill the fourth value is %s", got)
+	}
+	if got := send(url, "f1"); got != "f1" {
+		t.Errorf("after a kill a known value is %s", got)
+	}
+	a, err := http.Get(admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	text, _ := io.ReadAll(a.Body)
+	for _, want := range []string{`waybill_tag_distinct_values{key="feature"} 3`, `waybill_tag_distinct_limit{key="feature"} 3`, `waybill_tag_values_beyond_limit_total{key="feature"} 1`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+}
+
 func runtimeYield() { time.Sleep(time.Millisecond) }
 
 // Every mistake of a configuration is told at once, with its place, and nothing starts.

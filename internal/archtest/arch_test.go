@@ -34,6 +34,7 @@ var allowed = []struct {
 	// What we touch. One outside thing each.
 	{"internal/identity", []string{"."}},
 	{"internal/credential", []string{"."}},
+	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
 
@@ -41,6 +42,9 @@ var allowed = []struct {
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
 	{"internal/ingest", []string{".", "internal/bedrock", "internal/journal"}},
 	{"internal/ledger", []string{".", "internal/ratecard"}},
+
+	// What others build in: public, and light to carry.
+	{"stamp", []string{".", "internal/policy", "internal/bedrock"}},
 
 	// What we show.
 	{"internal/report", []string{".", "internal/ledger"}},
@@ -51,20 +55,27 @@ var allowed = []struct {
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/credential", "internal/journal", "internal/gateway"}},
-	{"cmd/waybill", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/lake",
+	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/signin", "internal/lake",
 		"internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.
 	{"internal/archtest", nil},
 }
 
-// banned are modules no package reachable from a program may import, and why.
+// banned are modules no package reachable from a program, or from what others build
+// in, may import, and why.
 var banned = map[string]map[string]string{
 	"cmd/waybilld": {
 		"C":                         "the gateway ships as a static binary",
 		"github.com/duckdb/":        "the gateway holds credentials; it does not run a database",
 		"github.com/apache/iceberg": "the gateway writes journals, not tables",
 		"github.com/waybill-dev/waybill/internal/fakeaws": "the gateway never meets the stand-in for AWS",
+	},
+	"stamp": {
+		"C":                         "other people's programs are built without cgo",
+		"github.com/duckdb/":        "other people's programs carry no database",
+		"github.com/apache/iceberg": "other people's programs carry no tables",
+		"github.com/waybill-dev/waybill/internal/fakeaws": "other people's programs never meet the stand-in for AWS",
 	},
 }
 

@@ -248,3 +248,28 @@ func BenchmarkStamp(b *testing.B) {
 		})
 	}
 }
+
+// The metadata header is read as AWS reads it, or not at all: what is taken has one
+// value for each key, and is written back as the same set.
+func FuzzMetadataHeader(f *testing.F) {
+	for _, s := range []string{`{"team":"search"}`, ` {"a":"b" , "c":""} `, `{"a":"b","a":"c"}`, `{"a":1}`, `{"a":null}`, `{"\u0061":"x","a":"y"}`, `{}`, `[]`, `{"a":"b"}x`, `{"a":"` + "\xff" + `"}`, `{"a":{"b":"c"}}`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		tags, err := bedrock.ParseMetadata(header)
+		if err != nil {
+			if tags.Len() > 0 || len(header) > 8 && strings.Contains(err.Error(), header) {
+				t.Errorf("tags beside an error, or an error that repeats the header: %v", err)
+			}
+			return
+		}
+		again, err := bedrock.ParseMetadata(tags.Canonical())
+		if err != nil || !again.Equal(tags) {
+			t.Errorf("%s is read back as %s (%v)", tags.Canonical(), again.Canonical(), err)
+		}
+		var oracle map[string]string
+		if json.Unmarshal([]byte(header), &oracle) != nil || !waybill.TagsFromMap(oracle).Equal(tags) {
+			t.Errorf("%q: read %s, the standard library reads %v", header, tags.Canonical(), oracle)
+		}
+	})
+}

@@ -3,14 +3,12 @@ package credential
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
+	"errors"
 	"net/http"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/waybill-dev/waybill"
 )
@@ -20,65 +18,70 @@ import (
 type Signer struct {
 	sessions *Sessions
 	base     aws.CredentialsProvider
-	v4       *v4.Signer
+	own      atomic.Pointer[signingKeys] // the base credentials, as they were last
 	now      func() time.Time
 }
 
 // NewSigner makes a signer that takes its sessions from a cache, and signs under the
 // base credentials where no role is named.
 func NewSigner(sessions *Sessions, base aws.CredentialsProvider) *Signer {
-	return &Signer{sessions: sessions, base: base, v4: v4.NewSigner(), now: time.Now}
+	return &Signer{sessions: sessions, base: base, now: time.Now}
 }
 
-// signed are the headers besides x-amz ones that go into a signature. Nothing that an
-// intermediary changes is among them. The SDK's signer signs every header it is
-// shown, so it is shown only these.
-var signed = map[string]bool{"Content-Type": true, "Host": true, "Anthropic-Version": true}
-
-// Sign signs a request whose body is body, for a service and Region, under a role
-// session, and says which principal AWS will see. It must be the last change made to
-// the request. Errors are *waybill.Error of kind Unavailable, without role ARNs.
+// Sign is SignCall for those who need the principal alone.
 func (s *Signer) Sign(ctx context.Context, r *http.Request, body []byte, service, region string, session waybill.RoleSession) (principalARN string, err error) {
-	var creds aws.Credentials
+	signed, err := s.SignCall(ctx, r, body, service, region, session)
+	return signed.PrincipalARN, err
+}
+
+// SignCall signs a request whose body is body, for a service and Region, under a role
+// session, and says which principal AWS will see and which tags it will not. It must be
+// the last change made to the request. Errors are *waybill.Error, without role ARNs.
+//
+// What is signed: host, content-type, content-length if there is one,
+// anthropic-version and every x-amz header. Nothing that an intermediary changes is
+// among them.
+func (s *Signer) SignCall(ctx context.Context, r *http.Request, body []byte, service, region string, session waybill.RoleSession) (waybill.Signed, error) {
+	var signed waybill.Signed
+	var keys *signingKeys
 	if session.RoleARN == "" {
-		creds, err = s.base.Retrieve(ctx)
-		if err != nil {
-			return "", unavailable("the gateway has no AWS credentials", err)
+		var err error
+		if keys, err = s.baseKeys(ctx); err != nil {
+			return signed, err
 		}
 	} else {
 		held, err := s.sessions.Get(ctx, session)
 		if err != nil {
-			return "", err
+			return signed, err
 		}
-		creds, principalARN = held.credentials, held.arn
+		keys, signed.PrincipalARN, signed.Dropped = &held.keys, held.PrincipalARN, held.Dropped
 	}
-	sum := sha256.Sum256(body)
-	all := r.Header
-	shown := make(http.Header, 8)
-	for name, values := range all {
-		if lower := strings.ToLower(name); signed[name] || strings.HasPrefix(lower, "x-amz") {
-			shown[name] = values
-		}
-	}
-	r.Header = shown
-	err = s.v4.SignHTTP(ctx, creds, r, hex.EncodeToString(sum[:]), service, region, s.now())
-	r.Header = all
-	if err != nil {
-		return "", fmt.Errorf("sign request: %w", err)
-	}
-	for name, values := range shown {
-		all[name] = values
-	}
-	return principalARN, nil
+	keys.sign(r, sha256.Sum256(body), service, region, s.now())
+	return signed, nil
 }
 
-// Forget drops a session that AWS has refused, so that the next call gets a new one.
+// baseKeys are the base credentials, with what was derived from them while they are
+// the same.
+func (s *Signer) baseKeys(ctx context.Context) (*signingKeys, error) {
+	if s.base == nil {
+		return nil, unavailable("the gateway has no AWS credentials", errors.New("no base credentials are configured"))
+	}
+	c, err := s.base.Retrieve(ctx)
+	if err != nil {
+		return nil, unavailable("the gateway has no AWS credentials", err)
+	}
+	if k := s.own.Load(); k != nil && k.AccessKeyID == c.AccessKeyID && k.SecretAccessKey == c.SecretAccessKey && k.SessionToken == c.SessionToken {
+		return k, nil
+	}
+	k := &signingKeys{Credentials: c}
+	s.own.Store(k)
+	return k, nil
+}
+
+// Forget drops a session that AWS has refused, so that the next call gets a new one. A
+// session that was made only just now stays: another would be refused as well.
 func (s *Signer) Forget(session waybill.RoleSession) {
 	if s.sessions != nil {
 		s.sessions.forget(session)
 	}
-}
-
-func unavailable(message string, err error) error {
-	return &waybill.Error{Kind: waybill.Unavailable, Code: "WB1401", Message: message, Hint: "try again; the gateway's operator sees why", Err: err}
 }

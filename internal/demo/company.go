@@ -23,7 +23,8 @@ type person struct{ name, team, costCenter, token string }
 func subject(i int) string { return fmt.Sprintf("user-%02d", i+1) }
 
 // Policy is the company's tag policy.
-const Policy = `version: 1
+const Policy = `# yaml-language-server: $schema=https://raw.githubusercontent.com/waybill-dev/waybill/main/internal/policy/schema/tag-policy.json
+version: 1
 session: {name: '{user}'}
 tags:
   keys:

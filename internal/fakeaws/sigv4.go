@@ -112,25 +112,25 @@ func (w *World) verify(r *http.Request, body []byte, services ...string) (*crede
 // verifyPresigned checks a request whose signature is in its query, as STS does for a
 // GET. Real STS is said to give every presigned request 15 minutes, whatever its
 // X-Amz-Expires says; here the shorter of both counts.
-func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, *refusal) {
-	wrong := func(format string, a ...any) (*credential, *refusal) {
-		return nil, &refusal{403, "SignatureDoesNotMatch", fmt.Sprintf(format, a...)}
+func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, scope, *refusal) {
+	wrong := func(format string, a ...any) (*credential, scope, *refusal) {
+		return nil, scope{}, &refusal{403, "SignatureDoesNotMatch", fmt.Sprintf(format, a...)}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, &refusal{400, "MalformedQueryString", "The query string is malformed."}
+		return nil, scope{}, &refusal{400, "MalformedQueryString", "The query string is malformed."}
 	}
 	if query.Get("X-Amz-Signature") == "" {
-		return nil, &refusal{403, "MissingAuthenticationToken", "Request is missing Authentication Token"}
+		return nil, scope{}, &refusal{403, "MissingAuthenticationToken", "Request is missing Authentication Token"}
 	}
 	for name, values := range query {
 		if len(values) != 1 {
-			return nil, &refusal{400, "IncompleteSignature", "Duplicate query parameter " + name}
+			return nil, scope{}, &refusal{400, "IncompleteSignature", "Duplicate query parameter " + name}
 		}
 	}
 	parts := strings.Split(query.Get("X-Amz-Credential"), "/")
 	if query.Get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" || len(parts) != 5 || parts[4] != "aws4_request" || query.Get("X-Amz-SignedHeaders") == "" {
-		return nil, &refusal{400, "IncompleteSignature", "AWS query-string parameters must include 'X-Amz-Algorithm', 'X-Amz-Credential', 'X-Amz-Signature', 'X-Amz-SignedHeaders' and 'X-Amz-Date'."}
+		return nil, scope{}, &refusal{400, "IncompleteSignature", "AWS query-string parameters must include 'X-Amz-Algorithm', 'X-Amz-Credential', 'X-Amz-Signature', 'X-Amz-SignedHeaders' and 'X-Amz-Date'."}
 	}
 	region := "us-east-1"
 	if labels := strings.Split(r.Host, "."); len(labels) > 3 {
@@ -143,11 +143,11 @@ func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, *ref
 	c := w.byID[parts[0]]
 	w.mu.Unlock()
 	if c == nil || c.token != query.Get("X-Amz-Security-Token") {
-		return nil, &refusal{403, "InvalidClientTokenId", "The security token included in the request is invalid."}
+		return nil, scope{}, &refusal{403, "InvalidClientTokenId", "The security token included in the request is invalid."}
 	}
 	now := w.config.RealNow()
 	if !c.expires.IsZero() && now.After(c.expires) {
-		return nil, &refusal{403, "ExpiredToken", "The security token included in the request is expired"}
+		return nil, scope{}, &refusal{403, "ExpiredToken", "The security token included in the request is expired"}
 	}
 	date := query.Get("X-Amz-Date")
 	at, err := time.Parse("20060102T150405Z", date)
@@ -156,7 +156,7 @@ func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, *ref
 	}
 	seconds, err := strconv.Atoi(query.Get("X-Amz-Expires"))
 	if err != nil || seconds < 1 || seconds > 604800 {
-		return nil, &refusal{400, "AuthorizationQueryParametersError", "X-Amz-Expires must be between 1 and 604800 seconds"}
+		return nil, scope{}, &refusal{400, "AuthorizationQueryParametersError", "X-Amz-Expires must be between 1 and 604800 seconds"}
 	}
 	if life := min(time.Duration(seconds)*time.Second, 15*time.Minute); now.Sub(at) > life {
 		return wrong("Signature expired: %s is now earlier than %s", date, now.UTC().Add(-life).Format("20060102T150405Z"))
@@ -195,7 +195,7 @@ func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, *ref
 	if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(mac(key, toSign))), []byte(query.Get("X-Amz-Signature"))) != 1 {
 		return wrong("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.")
 	}
-	return c, nil
+	return c, scope{parts[0], parts[1], parts[2], parts[3]}, nil
 }
 
 func mac(key []byte, text string) []byte {

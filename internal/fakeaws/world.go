@@ -16,10 +16,28 @@ type Role struct {
 	ARN         string
 	MaxSession  time.Duration     // MaxSessionDuration; 0 means an hour
 	Trusted     []string          // ARNs of the principals its trust policy names
+	Federated   []Federation      // identity providers whose tokens its trust policy takes
 	NoTagging   bool              // the trust policy leaves out sts:TagSession
+	NoSourceID  bool              // the trust policy leaves out sts:SetSourceIdentity
 	ExternalID  string            // demanded by the trust policy, if not empty
 	Tags        map[string]string // tags of the role itself
 	DenyBedrock bool
+}
+
+// A Federation is a statement of a trust policy for the tokens of an identity provider.
+type Federation struct {
+	Provider  string   // ARN of an OIDCProvider
+	Audiences []string // condition on PROVIDER:aud; empty means none
+	Subjects  []string // condition on PROVIDER:sub; empty means none
+}
+
+// An OIDCProvider is an OpenID Connect provider as an account knows it.
+type OIDCProvider struct {
+	ARN       string   // arn:aws:iam::ACCOUNT:oidc-provider/ISSUER without https://
+	Issuer    string   // AWS demands https; on loopback http will do
+	ClientIDs []string // audiences
+	// Keys gives the provider's key set as its jwks_uri does now.
+	Keys func() ([]byte, error)
 }
 
 // A User is an IAM user with a static access key.
@@ -36,6 +54,10 @@ type Config struct {
 	Regions []string // bedrock-runtime answers in these
 	Roles   []Role
 	Users   []User
+	// Providers are the accounts' OpenID Connect providers.
+	Providers []OIDCProvider
+	// STSOff lists Regions in which STS is not active.
+	STSOff []string
 	// Profiles maps the ARN of an application inference profile to the model id or
 	// system profile id it was copied from.
 	Profiles map[string]string
@@ -71,14 +93,17 @@ type Fault struct {
 	Exception string // end the stream with this exception in the place of its last frames
 }
 
-// An Assumption is one successful AssumeRole.
+// An Assumption is one successful AssumeRole or AssumeRoleWithWebIdentity.
 type Assumption struct {
-	At          time.Time
-	Caller      string
-	RoleARN     string
-	SessionName string
-	Tags        map[string]string
-	Transitive  []string
+	At             time.Time
+	Caller         string // ARN of who assumed, or the provider's and the token's subject
+	RoleARN        string
+	SessionName    string
+	SourceIdentity string
+	Tags           map[string]string
+	Transitive     []string
+	Seconds        int    // that the session lasts
+	Region         string // of the STS that was asked
 }
 
 // credential is a key pair that AWS has issued.
@@ -89,6 +114,7 @@ type credential struct {
 	expires           time.Time // zero for users
 	tags              map[string]string
 	transitive        map[string]string
+	sourceIdentity    string // sticky
 	isRole            bool
 	denyBedrock       bool
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -90,11 +91,16 @@ func (c *call) signed(ctx context.Context) (*http.Request, error) {
 	}
 	r.URL = u // as it came, escapes and all
 	r.Header = c.header.Clone()
-	arn, err := c.g.Signer.Sign(ctx, r, c.body, service, c.record.Region, c.session)
+	signed, err := c.g.Signer.SignCall(ctx, r, c.body, service, c.record.Region, c.session)
 	if err != nil {
 		return nil, err
 	}
-	c.record.PrincipalARN = arn
+	c.record.PrincipalARN = signed.PrincipalARN
+	for _, key := range signed.Dropped {
+		if reason := key + ":not_on_session"; !slices.Contains(c.record.Reasons, reason) {
+			c.record.Reasons = append(c.record.Reasons, reason)
+		}
+	}
 	return r, nil
 }
 

@@ -24,9 +24,10 @@ type Authenticator interface {
 }
 
 // A Signer signs a request under a role session, as the last change made to it, and
-// says which principal AWS will see. Its errors are *waybill.Error.
+// says which principal AWS will see, and which tags it will not. Its errors are
+// *waybill.Error.
 type Signer interface {
-	Sign(ctx context.Context, r *http.Request, body []byte, service, region string, s waybill.RoleSession) (principalARN string, err error)
+	SignCall(ctx context.Context, r *http.Request, body []byte, service, region string, s waybill.RoleSession) (waybill.Signed, error)
 	// Forget drops a session that AWS has refused.
 	Forget(waybill.RoleSession)
 }
@@ -45,6 +46,12 @@ type Role struct {
 	ARN        string
 	Transitive []string
 	ExternalID string
+	// SessionName names the role's sessions, if not as the policy does.
+	SessionName policy.Template
+	// SourceIdentity is set on the role's sessions, and sticks to whatever they assume.
+	SourceIdentity policy.Template
+	// Broker lets people have sessions of the role, to call AWS themselves.
+	Broker bool
 }
 
 // A Target says where calls go that meet a condition: what is empty stays as it is.
@@ -96,6 +103,9 @@ type Gateway struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
+	// Guard counts the distinct values of tag keys that declare a bound; nil counts
+	// nothing. Reload gives it the new policy.
+	Guard *policy.Guard
 
 	mu     sync.RWMutex // guards config
 	config *Config
@@ -107,6 +117,9 @@ func (g *Gateway) Reload(c *Config) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.config = c
+	if g.Guard != nil {
+		g.Guard.Use(c.Policy)
+	}
 }
 
 func (g *Gateway) current() *Config {
@@ -114,6 +127,9 @@ func (g *Gateway) current() *Config {
 	defer g.mu.RUnlock()
 	return g.config
 }
+
+// Policy is the tag policy in force.
+func (g *Gateway) Policy() *policy.Policy { return g.current().Policy }
 
 // Wait returns when no call is under way, answers being drained included.
 func (g *Gateway) Wait() { g.calls.Wait() }
@@ -133,6 +149,7 @@ type call struct {
 	query     string
 	record    waybill.Invocation
 	addUsage  bool // stream_options.include_usage was put in
+	broker    bool // it asks for a session, not for an answer
 }
 
 // ServeHTTP takes one call.
@@ -201,6 +218,7 @@ func (c *call) admit(r *http.Request) error {
 		for k, v := range parsed.Metadata.All() {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
 		}
+		policy.Order(asked)
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
 		}
@@ -321,24 +339,17 @@ func (c *call) decide(asked []policy.Asked) error {
 }
 
 func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
-	return &policy.Request{Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
+	req := &policy.Request{CallID: c.record.CallID, At: c.started, Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
 		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
-}
-
-// facts gives conditions of roles and targets the call's tags and facts.
-func (c *call) facts() func(string) (string, bool) {
-	req := c.policyRequest(nil)
-	return func(name string) (string, bool) {
-		if v, ok := c.decision.Tags.Get(name); ok {
-			return v, true
-		}
-		return req.Fact(name)
+	if c.route.Spends { // what costs nothing uses up no bound
+		req.Guard = c.g.Guard
 	}
+	return req
 }
 
 // aim chooses Region, profile and project: the first target that holds.
 func (c *call) aim() {
-	facts := c.facts()
+	facts := c.decision.Fact
 	for i := range c.config.Targets {
 		t := &c.config.Targets[i]
 		if ok, _ := t.When.Holds(facts); !ok {
@@ -384,15 +395,20 @@ func escapeSegment(s string) string {
 // chooseRole takes the first role that holds. Without one the call is refused: it
 // would be billed to the gateway itself.
 func (c *call) chooseRole() error {
-	facts := c.facts()
 	for i := range c.config.Roles {
 		role := &c.config.Roles[i]
-		if ok, _ := role.When.Holds(facts); !ok {
+		if c.broker && !role.Broker {
+			continue
+		}
+		if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,
-			Transitive: role.Transitive, ExternalID: role.ExternalID, Drop: c.decision.Drop}
-		c.record.SessionName = c.decision.SessionName
+			Transitive: role.Transitive, ExternalID: role.ExternalID, SourceIdentity: c.decision.Fill(role.SourceIdentity), Drop: c.decision.Drop}
+		if name := c.decision.Fill(role.SessionName); name != "" {
+			c.session.SessionName = name
+		}
+		c.record.SessionName = c.session.SessionName
 		if parts := strings.SplitN(role.ARN, ":", 6); len(parts) == 6 {
 			c.record.Account = parts[4]
 		}

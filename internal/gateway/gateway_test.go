@@ -260,12 +260,33 @@ func TestStockSDK(t *testing.T) {
 	}
 }
 
+// keyOf makes a gateway key without tags.
+func (s *stand) keyOf(t *testing.T, subject string) string {
+	t.Helper()
+	keys, ok := s.gw.Callers.(*identity.Keys)
+	if !ok {
+		t.Fatalf("callers are %T", s.gw.Callers)
+	}
+	token, _, err := keys.Create(identity.Key{Subject: subject})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
 func (s *stand) post(t *testing.T, path, body string, header map[string]string) (*http.Response, string) {
+	t.Helper()
+	return s.postTo(t, "", path, body, header)
+}
+
+// postTo posts under a host name of the caller's choice.
+func (s *stand) postTo(t *testing.T, host, path, body string, header map[string]string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "POST", s.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Host = host
 	r.Header.Set("Authorization", "Bearer "+s.token)
 	for k, v := range header {
 		r.Header.Set(k, v)
@@ -307,6 +328,11 @@ func TestCallersCannotForgeTags(t *testing.T) {
 		{"Portkey", converse, hello, map[string]string{"X-Portkey-Metadata": forged}},
 		{"Cloudflare", converse, hello, map[string]string{"Cf-Aig-Metadata": forged}},
 		{"Open WebUI", converse, hello, map[string]string{"X-Openwebui-User-Id": "user-1"}},
+		{"Open WebUI with underscores", converse, hello, map[string]string{"x_openwebui_user_id": "user-1"}},
+		{"our header with underscores", converse, hello, map[string]string{"X_WAYBILL_TAGS": "team=ads"}},
+		{"Portkey with underscores", converse, hello, map[string]string{"x_portkey_metadata": forged}},
+		{"our header as an object", converse, hello, map[string]string{"X-Waybill-Tags": forged}},
+		{"a tag named like a fact", converse, hello, map[string]string{"X-Waybill-Tags": "caller=user-1,issuer=x,claims.team=ads"}},
 		{"security token", converse, hello, map[string]string{"X-Amz-Security-Token": "x", "X-Amz-Date": "20200101T000000Z"}},
 	}
 	s := newStand(t, nil)

@@ -37,6 +37,7 @@ func (c *call) takeHeaders(r *http.Request) ([]policy.Asked, error) {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: bedrock.MetadataHeaderName})
 		}
 	}
+	policy.Order(asked)
 	bedrock.TakeProject(h)
 	c.header = make(http.Header, 8)
 	for name, values := range h {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/google/uuid"
@@ -39,12 +40,20 @@ var billText = []billColumn{
 
 // bedrockRow is the rule by which a row of the bill is Bedrock's, in the order of
 // trust: product family, product code, Marketplace product name, and the grammar of
-// the marketplace dialect with Bedrock in its description.
+// the marketplace dialect with Bedrock in its description. It is never null.
 const bedrockRow = `(product_family = 'Amazon Bedrock'
   OR product_code IN ('AmazonBedrock', 'AmazonBedrockService', 'AmazonBedrockFoundationModels', 'AmazonBedrockAgentCore')
   OR (billing_entity = 'AWS Marketplace' AND product_name ILIKE '%Bedrock%')
   OR (regexp_matches(usage_type, '^([A-Z0-9]+-MP:)?[A-Z]{2,3}[A-Z0-9]*_.+-Units$') AND (description ILIKE '%Bedrock%' OR product_name ILIKE '%Bedrock%'))
   OR (product_code = '' AND product_family = '' AND regexp_matches(usage_type, '(Claude|Nova|Titan|Llama)[A-Za-z0-9.]*-.*(token|Text-input)')))`
+
+// ownRow is the rule for a row among those of its export: it is Bedrock's, or it is of a
+// Marketplace product that other rows show to be Bedrock's. Such a product is one model;
+// its taxes and credits have its code, and often neither family nor name.
+func ownRow(stage string) string {
+	return "(" + bedrockRow + " OR (billing_entity = 'AWS Marketplace' AND product_code IN (SELECT product_code FROM " + stage +
+		" WHERE billing_entity = 'AWS Marketplace' AND product_code <> '' AND " + bedrockRow + ")))"
+}
 
 // An Export is one delivery of the bill: files of this machine, Parquet or CSV.
 type Export struct {
@@ -68,10 +77,6 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err := l.stageTags(ctx, stage); err != nil {
 		return load, fmt.Errorf("read the tags of the export of %s: %w", e.Period, err)
 	}
-	old, _, err := l.dataFiles(ctx, &lineItems)
-	if err != nil {
-		return load, fmt.Errorf("read line items: %w", err)
-	}
 	name, rows, err := l.write(ctx, &lineItems, e.Period.String(), billQuery(stage, e.Period))
 	if err != nil {
 		return load, err
@@ -81,22 +86,18 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err != nil {
 		return load, fmt.Errorf("store the list of loads: %w", err)
 	}
-	old = ofPeriod(old, e.Period)
-	if name == "" && len(old) == 0 {
-		return load, l.commitProperties(ctx, &lineItems, props)
-	}
-	var add []string
-	if name != "" {
-		add = []string{name}
-	}
-	return load, l.commit(ctx, &lineItems, old, add, props)
+	return load, l.replace(ctx, &lineItems, e.Period, name, props)
 }
 
 // billQuery brings the staged rows to line_items: Bedrock's one by one, the others
 // summed by product, so that what the reader left out is told with its sum.
 func billQuery(stage string, p waybill.Period) string {
 	money := func(name string) string { return "CAST(" + name + " AS DECIMAL(38,18))" }
-	cost := "coalesce(" + money("net_cost_text") + ", " + money("cost_text") + ", 0)"
+	// Net costs hold the discounts already. The rows of the discounts are in the export as
+	// well, without a net cost of their own: on top they would be taken twice.
+	within := "net_cost_text IS NULL AND line_item_type LIKE '%Discount' AND product_code IN (SELECT product_code FROM " + stage +
+		" WHERE net_cost_text IS NOT NULL AND line_item_type NOT LIKE '%Discount')"
+	cost := "CASE WHEN " + within + " THEN 0 ELSE coalesce(" + money("net_cost_text") + ", " + money("cost_text") + ", 0) END"
 	var own, sums []string
 	for _, c := range lineItems.columns {
 		switch c.name {
@@ -107,7 +108,7 @@ func billQuery(stage string, p waybill.Period) string {
 		case "row_count":
 			own, sums = append(own, "1 AS row_count"), append(sums, "count(*)")
 		case "day":
-			own, sums = append(own, "CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) AS day"), append(sums, "0")
+			own, sums = append(own, "CASE WHEN usage_end > usage_start + INTERVAL 1 DAY THEN NULL ELSE CAST(epoch_us(usage_start) // 86400000000 AS INTEGER) END AS day"), append(sums, "NULL")
 		case "usage_amount":
 			own, sums = append(own, "coalesce("+money("amount_text")+", 0) AS usage_amount"), append(sums, "0")
 		case "unblended_cost":
@@ -123,7 +124,7 @@ func billQuery(stage string, p waybill.Period) string {
 		}
 	}
 	return fmt.Sprintf("SELECT %s FROM %s WHERE %s UNION ALL SELECT %s FROM %s WHERE NOT %s GROUP BY product_code, line_item_type, currency, billing_entity",
-		strings.Join(own, ", "), stage, bedrockRow, strings.Join(sums, ", "), stage, bedrockRow)
+		strings.Join(own, ", "), stage, ownRow(stage), strings.Join(sums, ", "), stage, ownRow(stage))
 }
 
 // stageBill reads the files into a temporary table of texts. The export's doubles
@@ -131,9 +132,11 @@ func billQuery(stage string, p waybill.Period) string {
 func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load) error {
 	made := false
 	for _, path := range e.Files {
+		if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+			continue // an empty chunk, and too small for its format
+		}
 		from := "read_parquet('" + quote(path) + "', file_row_number=true)"
-		csv := !strings.HasSuffix(path, ".parquet")
-		if csv {
+		if !strings.HasSuffix(path, ".parquet") {
 			from = "(SELECT *, row_number() OVER () - 1 AS file_row_number FROM read_csv('" + quote(path) + "', header=true, all_varchar=true, delim=',', quote='\"', escape='\"', parallel=false, nullstr=''))"
 		}
 		have, err := l.columns(ctx, from)
@@ -143,7 +146,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		if len(have) <= 1 {
 			continue // an empty chunk
 		}
-		query := "SELECT " + strings.Join(billSelect(have, csv), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", indexOf(e.Files, path)) + from
+		query := "SELECT " + strings.Join(billSelect(have), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", indexOf(e.Files, path)) + from
 		verb := "INSERT INTO " + stage + " BY NAME "
 		if !made {
 			verb = "CREATE TEMP TABLE " + stage + " AS "
@@ -154,7 +157,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		}
 	}
 	if !made {
-		query := "SELECT " + strings.Join(billSelect(nil, true), ", ") + ", 0 AS file_index, 0 AS file_row"
+		query := "SELECT " + strings.Join(billSelect(nil), ", ") + ", 0 AS file_index, 0 AS file_row"
 		if _, err := l.db.ExecContext(ctx, "CREATE TEMP TABLE "+stage+" AS "+query+" LIMIT 0"); err != nil {
 			return err
 		}
@@ -190,7 +193,7 @@ func (l *Lake) columns(ctx context.Context, from string) (map[string]string, err
 }
 
 // billSelect lists the expressions that make a staged row, for the columns there are.
-func billSelect(have map[string]string, csv bool) []string {
+func billSelect(have map[string]string) []string {
 	object := func(name string) string { // a map as JSON text
 		switch typ := have[name]; {
 		case typ == "":
@@ -221,11 +224,11 @@ func billSelect(have map[string]string, csv bool) []string {
 		}
 	}
 	for to, from := range map[string]string{"usage_start": "line_item_usage_start_date", "usage_end": "line_item_usage_end_date"} {
-		switch {
-		case have[from] == "":
+		switch have[from] {
+		case "":
 			out = append(out, "CAST(NULL AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
-		case csv:
-			out = append(out, "TRY_CAST(replace(replace("+from+", 'T', ' '), 'Z', '') AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
+		case "VARCHAR": // by way of a time with an offset, which a plain one would drop
+			out = append(out, "CAST(TRY_CAST("+from+" AS TIMESTAMPTZ) AS TIMESTAMP) AS "+to, from+" AS "+to+"_text")
 		default:
 			out = append(out, "CAST("+from+" AS TIMESTAMP) AS "+to, "CAST(NULL AS VARCHAR) AS "+to+"_text")
 		}
@@ -239,9 +242,12 @@ func (l *Lake) quarantineBill(ctx context.Context, stage string, e Export, load 
 	bad := func(name string) string {
 		return "(" + name + " IS NOT NULL AND TRY_CAST(" + name + " AS DECIMAL(38,18)) IS NULL)"
 	}
+	noMap := func(name string) string {
+		return "coalesce(" + name + ", '') <> '' AND coalesce(json_type(TRY_CAST(" + name + " AS JSON)), '') NOT IN ('OBJECT', 'NULL')"
+	}
 	badTime := "(usage_start_text IS NOT NULL AND usage_start_text <> '' AND usage_start IS NULL)"
 	reason := "CASE WHEN " + bad("cost_text") + " THEN 'line_item_unblended_cost is not a number' WHEN " + bad("net_cost_text") + " THEN 'line_item_net_unblended_cost is not a number' WHEN " +
-		bad("amount_text") + " THEN 'line_item_usage_amount is not a number' WHEN " + badTime + " THEN 'line_item_usage_start_date is not a time' WHEN tags_json IS NOT NULL AND tags_json <> '' AND TRY_CAST(tags_json AS JSON) IS NULL THEN 'tags is not a map' END"
+		bad("amount_text") + " THEN 'line_item_usage_amount is not a number' WHEN " + badTime + " THEN 'line_item_usage_start_date is not a time' WHEN " + noMap("tags_json") + " THEN 'tags is not a map' WHEN " + noMap("resource_tags_json") + " THEN 'resource_tags is not a map' END"
 	rows, err := l.db.QueryContext(ctx, "SELECT file_index, file_row + 1, why FROM (SELECT *, "+reason+" AS why FROM "+stage+") WHERE why IS NOT NULL ORDER BY ALL")
 	if err != nil {
 		return err
@@ -267,7 +273,7 @@ func (l *Lake) quarantineBill(ctx context.Context, stage string, e Export, load 
 	places := func(name string) string {
 		return "(position('e-' IN lower(" + name + ")) > 0 OR length(split_part(" + name + ", '.', 2)) > 18) AND CAST(CAST(" + name + " AS DECIMAL(38,18)) AS DOUBLE) <> CAST(" + name + " AS DOUBLE)"
 	}
-	return l.db.QueryRowContext(ctx, "SELECT count(*) FROM "+stage+" WHERE ("+places("cost_text")+") OR ("+places("amount_text")+")").Scan(&load.Rounded)
+	return l.db.QueryRowContext(ctx, "SELECT count(*) FROM "+stage+" WHERE ("+places("cost_text")+") OR ("+places("net_cost_text")+") OR ("+places("amount_text")+")").Scan(&load.Rounded)
 }
 
 // stageTags gives each distinct map of tags its id, and stores the sets.
@@ -284,17 +290,10 @@ func (l *Lake) stageTags(ctx context.Context, stage string) error {
 		if err := rows.Scan(&text); err != nil {
 			return err
 		}
-		var m map[string]*string
-		if text != "" && json.Unmarshal([]byte(text), &m) != nil {
-			return errors.New("a map of tags is not an object of texts")
+		tags, err := mapTags(text)
+		if err != nil {
+			return err
 		}
-		plain := make(map[string]string)
-		for k, v := range m {
-			if v != nil {
-				plain[k] = *v
-			}
-		}
-		tags := waybill.TagsFromMap(plain)
 		ids[text], sets[tags.ID()] = tags.ID(), tags
 	}
 	if err := rows.Err(); err != nil {
@@ -327,6 +326,26 @@ func (l *Lake) stageTags(ctx context.Context, stage string) error {
 		}
 	}
 	return nil
+}
+
+// mapTags reads a map of tags. A value that is no text is kept as it is written; none is
+// no tag.
+func mapTags(text string) (waybill.Tags, error) {
+	var m map[string]json.RawMessage
+	if text != "" && json.Unmarshal([]byte(text), &m) != nil {
+		return waybill.Tags{}, errors.New("a map of tags is not an object") // quarantineBill lets none pass
+	}
+	plain := make(map[string]string)
+	for k, v := range m {
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			s = string(v)
+		}
+		if string(v) != "null" {
+			plain[k] = s
+		}
+	}
+	return waybill.TagsFromMap(plain), nil
 }
 
 // Charges gives the line items of a period, summed over those that agree in everything

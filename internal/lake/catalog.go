@@ -97,11 +97,15 @@ func (c *catalog) CommitTable(ctx context.Context, id table.Identifier, reqs []t
 	return next, c.uri(to), nil
 }
 
-// open gives a table, creating it where it does not exist.
+// open gives a table to write to: it creates one where there is none, and brings one of
+// an older version up to this one.
 func (c *catalog) open(ctx context.Context, s *tableSpec) (*table.Table, error) {
 	t, err := c.LoadTable(ctx, table.Identifier{s.name})
+	if err == nil {
+		return c.upgrade(ctx, s, t)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return t, err
+		return nil, err
 	}
 	meta, err := table.NewMetadata(s.schema(), iceberg.UnpartitionedSpec, table.UnsortedSortOrder, c.uri(s.name), iceberg.Properties{
 		"format-version": "2", "commit.retry.num-retries": "20", "commit.retry.min-wait-ms": "20", "waybill.schema": strconv.Itoa(s.version)})
@@ -115,7 +119,52 @@ func (c *catalog) open(ctx context.Context, s *tableSpec) (*table.Table, error) 
 	if err := c.store.putNew(ctx, metadataName(s.name, 1), body); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("create table %s: %w", s.name, err)
 	}
-	return c.LoadTable(ctx, table.Identifier{s.name})
+	if t, err = c.LoadTable(ctx, table.Identifier{s.name}); err != nil {
+		return nil, err
+	}
+	return c.upgrade(ctx, s, t) // somebody older may have been first
+}
+
+// upgrade gives a table the columns that a newer version of it has. Files of the older
+// version stay as they are: for them the columns are null. A table of a version newer
+// than ours keeps its columns.
+func (c *catalog) upgrade(ctx context.Context, s *tableSpec, t *table.Table) (*table.Table, error) {
+	for try := 0; ; try++ {
+		if have, _ := strconv.Atoi(t.Metadata().Properties()["waybill.schema"]); have >= s.version {
+			break
+		}
+		err := c.addColumns(ctx, s, t)
+		if err != nil && (try == 3 || !errors.Is(err, table.ErrCommitFailed)) {
+			return nil, fmt.Errorf("bring table %s to version %d: %w", s.name, s.version, err)
+		}
+		if t, err = c.LoadTable(ctx, table.Identifier{s.name}); err != nil { // ours, or that of who was first
+			return nil, err
+		}
+	}
+	for i, col := range s.columns { // data files name columns by their place, see fieldIDs
+		if f, ok := t.Schema().FindFieldByID(i + 1); !ok || f.Name != col.name {
+			return nil, fmt.Errorf("table %s: its field %d is not %s: another program has changed its columns", s.name, i+1, col.name)
+		}
+	}
+	return t, nil
+}
+
+func (c *catalog) addColumns(ctx context.Context, s *tableSpec, t *table.Table) error {
+	tx := t.NewTransaction()
+	change := tx.UpdateSchema(true, false, table.WithNameMapping(t.Metadata().NameMapping()))
+	for _, f := range s.schema().Fields() {
+		if _, ok := t.Schema().FindFieldByName(f.Name); !ok {
+			change.AddColumn([]string{f.Name}, f.Type, f.Doc, false, nil)
+		}
+	}
+	if err := change.Commit(); err != nil {
+		return err
+	}
+	if err := tx.SetProperties(iceberg.Properties{"waybill.schema": strconv.Itoa(s.version)}); err != nil {
+		return err
+	}
+	_, err := tx.Commit(ctx)
+	return err
 }
 
 // fileIO shows the store to iceberg-go.

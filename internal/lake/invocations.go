@@ -62,7 +62,7 @@ func (l *Lake) AppendInvocations(ctx context.Context, loads []Load, rows []Row) 
 	if len(files) == 0 {
 		return l.commitProperties(ctx, &invocations, props)
 	}
-	return l.commit(ctx, &invocations, nil, files, props)
+	return l.commit(ctx, &invocations, files, props)
 }
 
 // commitProperties records loads that brought no rows: as a property of the table.
@@ -178,7 +178,7 @@ func (l *Lake) addTagSets(ctx context.Context, sets map[string]waybill.Tags) err
 	if err != nil || rows == 0 {
 		return err
 	}
-	return l.commit(ctx, &tagSets, nil, []string{name}, nil)
+	return l.commit(ctx, &tagSets, []string{name}, nil)
 }
 
 // readTagSets gives the tags of every set.

@@ -167,19 +167,24 @@ func (l *Lake) dataFiles(ctx context.Context, spec *tableSpec) ([]string, *table
 	if err != nil {
 		return nil, nil, err
 	}
+	files, err := l.filesOf(ctx, t)
+	return files, t, err
+}
+
+func (l *Lake) filesOf(ctx context.Context, t *table.Table) ([]string, error) {
 	if t.CurrentSnapshot() == nil {
-		return nil, t, nil
+		return nil, nil
 	}
 	tasks, err := t.Scan().PlanFiles(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var out []string
 	for _, task := range tasks {
 		out = append(out, l.catalog.name(task.File.FilePath()))
 	}
 	slices.Sort(out)
-	return slices.Compact(out), t, nil
+	return slices.Compact(out), nil
 }
 
 // ofPeriod keeps the files of some periods: every file holds rows of one.
@@ -224,34 +229,74 @@ func (l *Lake) write(ctx context.Context, spec *tableSpec, period, query string,
 	return name, rows, nil
 }
 
-// commit adds files to a table, or replaces some by others, in one snapshot.
-func (l *Lake) commit(ctx context.Context, spec *tableSpec, remove, add []string, props iceberg.Properties) error {
+// commit adds files to a table in one snapshot. Others may add theirs at the same time.
+func (l *Lake) commit(ctx context.Context, spec *tableSpec, add []string, props iceberg.Properties) error {
 	t, err := l.catalog.open(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", spec.name, err)
 	}
-	uris := func(names []string) []string {
-		out := make([]string, len(names))
-		for i, n := range names {
-			out[i] = l.catalog.uri(n)
-		}
-		return out
-	}
 	tx := t.NewTransaction()
-	if len(remove) > 0 {
-		if err = tx.ReplaceDataFiles(ctx, uris(remove), uris(add), props); err == nil {
-			err = tx.AssertRefSnapshotID("main")
-		}
-	} else {
-		err = tx.AddFiles(ctx, uris(add), props, false)
-	}
-	if err == nil {
+	if err = tx.AddFiles(ctx, l.uris(add), props, false); err == nil {
 		_, err = tx.Commit(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", spec.name, err)
 	}
 	return nil
+}
+
+// replace puts a file, or none, in the place of all that a table has of a period, in one
+// snapshot. Of two who do so at once the later stands, and the earlier is replaced: they
+// never add up. So a commit holds only while the table is as we saw it; else we look again.
+func (l *Lake) replace(ctx context.Context, spec *tableSpec, p waybill.Period, name string, props iceberg.Properties) error {
+	var add []string
+	if name != "" {
+		add = []string{name}
+	}
+	for try := 0; ; try++ {
+		err := l.tryReplace(ctx, spec, p, add, props)
+		if err == nil {
+			return nil
+		}
+		if try == 20 || !errors.Is(err, table.ErrCommitFailed) {
+			return fmt.Errorf("commit %s: %w", spec.name, err)
+		}
+	}
+}
+
+func (l *Lake) tryReplace(ctx context.Context, spec *tableSpec, p waybill.Period, add []string, props iceberg.Properties) error {
+	t, err := l.catalog.open(ctx, spec)
+	if err != nil {
+		return err
+	}
+	files, err := l.filesOf(ctx, t)
+	if err != nil {
+		return err
+	}
+	tx := t.NewTransaction()
+	switch old := ofPeriod(files, p); {
+	case len(old) > 0:
+		err = tx.ReplaceDataFiles(ctx, l.uris(old), l.uris(add), props)
+	case len(add) > 0:
+		err = tx.AddFiles(ctx, l.uris(add), props, false)
+	default:
+		return l.commitProperties(ctx, spec, props)
+	}
+	if err == nil {
+		err = tx.AssertRefSnapshotID("main")
+	}
+	if err == nil {
+		_, err = tx.Commit(ctx)
+	}
+	return err
+}
+
+func (l *Lake) uris(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = l.catalog.uri(n)
+	}
+	return out
 }
 
 // digest names a list of files.

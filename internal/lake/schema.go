@@ -2,6 +2,7 @@ package lake
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/apache/iceberg-go"
@@ -110,27 +111,31 @@ var invocations = tableSpec{name: "invocations", version: 1, doc: "One row a cal
 var tagSets = tableSpec{name: "tag_sets", version: 1, doc: "The tags of each distinct set, one row a tag. Append-only, keyed by a hash of the canonical text, so rows may repeat. Source: calls and line items.",
 	columns: []column{text("id", "first 16 bytes of the SHA-256 of the set's canonical JSON, hexadecimal"), text("key", "tag key"), text("value", "tag value")}}
 
-var usageHours = tableSpec{name: "usage_hours", version: 1, doc: "The hourly roll-up: calls of both sources merged by (account, region, request_id) and summed. A cache: made from invocations, replaced a period at a time.",
-	columns: append([]column{
+// usageHours: a column more goes to the end, where it gets a new field id, and the version
+// goes up: then a lake of an older version is given the column, and its roll-up made again.
+var usageHours = tableSpec{name: "usage_hours", version: 2, doc: "The hourly roll-up: calls of both sources merged by (account, region, request_id) and summed. A cache: made from invocations, replaced a period at a time.",
+	columns: slices.Concat([]column{
 		text("period", "billing period, YYYY-MM"), text("covers", "digest of the files of invocations that it was made from"),
 		{"hour", "INTEGER", "UTC hour, hours since 1970-01-01T00"},
 		text("account", ""), text("region", ""), text("endpoint", ""), text("model", "foundation model"), text("model_id", "as called"), text("profile", ""), text("project", ""),
 		text("scope", ""), text("tier", "served"), text("latency_mode", ""), number("context_bucket", "context of the calls, in steps of 1,000 tokens above 100,000; else 0"),
 		text("principal", ""), text("principal_arn", ""), text("session_name", ""), text("tag_set", ""), text("sources", "gateway, log or both"), text("outcome", ""), text("policy_outcome", ""),
 		number("calls", "calls"), number("unknown", "calls whose usage is not known"),
-	}, usageColumns()...)}
+	}, usageColumns(), []column{
+		text("operation", ""), text("issuer", ""), text("key_id", ""), text("model_asked", ""),
+	})}
 
 var lineItems = tableSpec{name: "line_items", version: 1, doc: "Bedrock's rows of the bill, a billing period replaced whole by each newer export; earlier states stay readable as snapshots. Rows that are not Bedrock's are summed by product. Source: CUR 2.0. Amounts are the shortest decimal text of the export's doubles.",
 	columns: []column{
 		text("period", "bill_billing_period_start_date, YYYY-MM"), text("claim", "bedrock, or not_claimed for sums of other services' rows"), number("row_count", "rows of the bill: 1 for Bedrock's"),
-		{"day", "INTEGER", "UTC day of usage_start"}, {"usage_start", "TIMESTAMP", "line_item_usage_start_date, inclusive"}, {"usage_end", "TIMESTAMP", "line_item_usage_end_date, exclusive"},
+		{"day", "INTEGER", "UTC day of usage_start; null where the row covers more than a day"}, {"usage_start", "TIMESTAMP", "line_item_usage_start_date, inclusive"}, {"usage_end", "TIMESTAMP", "line_item_usage_end_date, exclusive"},
 		text("line_item_id", "identity_line_item_id: unique in one delivery only"), text("payer_account", "bill_payer_account_id"), text("usage_account", "line_item_usage_account_id"),
 		text("billing_entity", "AWS or AWS Marketplace"), text("invoice_id", ""), text("legal_entity", "seller"), text("line_item_type", "Usage, Tax, Credit, ..."),
 		text("product_code", "line_item_product_code"), text("product_family", "product_product_family"), text("product_name", "product['product_name']"),
 		text("usage_type", "line_item_usage_type"), text("operation", "line_item_operation"), text("resource_id", "line_item_resource_id"), text("iam_principal", "line_item_iam_principal"),
 		text("description", "line_item_line_item_description"), text("region_code", "product_region_code, else product['region']"),
 		{"usage_amount", "DECIMAL(38,18)", "line_item_usage_amount, in pricing_unit"}, text("pricing_unit", ""), text("currency", "line_item_currency_code"), text("unblended_rate", "line_item_unblended_rate"),
-		{"unblended_cost", "DECIMAL(38,18)", "line_item_unblended_cost"}, {"cost", "DECIMAL(38,18)", "invoice amount: line_item_net_unblended_cost where filled, else unblended_cost"},
+		{"unblended_cost", "DECIMAL(38,18)", "line_item_unblended_cost"}, {"cost", "DECIMAL(38,18)", "invoice amount: line_item_net_unblended_cost where filled, else unblended_cost; 0 for a discount that the net costs of its product hold already"},
 		text("rate_code", "pricing_rate_code"), text("product_model", "product['model']"), text("product_provider", "product['provider']"),
 		text("inference_type", "product['inference_type']"), text("feature", "product['feature']"), text("tag_set", "id of the tags map, see tag_sets"), text("resource_tag_set", "id of the resource_tags map"),
 	}}

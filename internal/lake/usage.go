@@ -11,27 +11,34 @@ import (
 
 // mergeSQL is the rule by which the sources of a call become one call. Within a source
 // the larger counter wins, kind by kind: a streamed call may leave a zero record before
-// the full one. Between them the log wins for usage and the gateway for everything
-// else, and for the life of cache writes, which the log does not know. A log that has
-// only zeroes does not win: its full record is still to come.
+// the full one. The fullest record tells the rest of the call as well, its time and its
+// tags; of equals the tagged one, then the latest: no order of reading matters. Between
+// the sources the log wins for usage and the gateway for everything else, and for the
+// life of cache writes, which the log does not know. A log that has only zeroes does not
+// win: its full record is still to come.
 func mergeSQL(from string) string {
 	var b strings.Builder
-	b.WriteString(`
-WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
-             CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 1 ELSE 2 END AS rank FROM ` + from + `),
-c AS (SELECT k,
-  coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
-  arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
-  coalesce(bool_or(known) FILTER (source = 'gateway'), false) AS g_known, coalesce(bool_or(known) FILTER (source = 'log'), false) AS l_known`)
-	for _, k := range waybill.Kinds {
-		fmt.Fprintf(&b, ",\n  coalesce(max(%[1]s) FILTER (source = 'gateway' AND known), 0) AS g_%[1]s, coalesce(max(%[1]s) FILTER (source = 'log' AND known), 0) AS l_%[1]s", k)
-	}
 	sum := func(prefix string) string {
 		parts := make([]string, len(waybill.Kinds))
 		for i, k := range waybill.Kinds {
 			parts[i] = prefix + string(k)
 		}
 		return strings.Join(parts, " + ")
+	}
+	used := make([]string, len(waybill.Kinds))
+	for i, k := range waybill.Kinds {
+		used[i] = fmt.Sprintf("coalesce(%s, 0)", k)
+	}
+	b.WriteString(`
+WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
+             (((CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 2 ELSE 4 END + known::BIGINT) * 134217728
+               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000 AS rank FROM ` + from + `),
+c AS (SELECT k,
+  coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
+  arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
+  coalesce(bool_or(known) FILTER (source = 'gateway'), false) AS g_known, coalesce(bool_or(known) FILTER (source = 'log'), false) AS l_known`)
+	for _, k := range waybill.Kinds {
+		fmt.Fprintf(&b, ",\n  coalesce(max(%[1]s) FILTER (source = 'gateway' AND known), 0) AS g_%[1]s, coalesce(max(%[1]s) FILTER (source = 'log' AND known), 0) AS l_%[1]s", k)
 	}
 	fmt.Fprintf(&b, `
   FROM r GROUP BY k),
@@ -41,7 +48,7 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
   CASE WHEN has_g AND has_l THEN 'both' WHEN has_g THEN 'gateway' ELSE 'log' END AS sources,
   g_known OR l_known AS known`, sum("l_"))
 	pick := func(name, expr string) { fmt.Fprintf(&b, ",\n  %s AS %s", expr, name) }
-	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name"} {
+	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name", "operation", "issuer", "key_id", "model_asked"} {
 		pick(name, fmt.Sprintf("coalesce(nullif(g.%[1]s, ''), l.%[1]s, '')", name))
 	}
 	pick("latency_mode", "coalesce(CASE WHEN has_g THEN g.latency_mode ELSE l.latency_mode END, '')")
@@ -60,10 +67,10 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
 }
 
 var cellColumns = []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "latency_mode", "context_bucket",
-	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome"}
+	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome", "operation", "issuer", "key_id", "model_asked"}
 
 // rollUp makes the roll-up of a period from the files of invocations, if it is not
-// there already. Calls whose sources disagree on the side of midnight at the turn of a
+// there already, by the roll-up's newest version. Calls whose sources disagree on the side of midnight at the turn of a
 // month are found by looking an hour over the edge.
 func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, covers string, err error) {
 	all, _, err := l.dataFiles(ctx, &invocations)
@@ -71,7 +78,7 @@ func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, co
 		return nil, "", fmt.Errorf("read invocations: %w", err)
 	}
 	around := ofPeriod(all, p.Prev(), p, p.Next())
-	covers = digest(around)
+	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d", usageHours.version)}, around...))
 	have, _, err := l.dataFiles(ctx, &usageHours)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the roll-up: %w", err)
@@ -118,7 +125,7 @@ GROUP BY ALL`, p, covers, strings.Join(cellColumns, ", "), strings.Join(sums, ",
 	if rows == 0 {
 		return nil, covers, nil
 	}
-	if err := l.commit(ctx, &usageHours, have, []string{name}, nil); err != nil {
+	if err := l.replace(ctx, &usageHours, p, name, nil); err != nil {
 		return nil, "", err
 	}
 	return []string{name}, covers, nil
@@ -149,7 +156,7 @@ func (l *Lake) Usage(ctx context.Context, p waybill.Period) ([]waybill.UsageTota
 		var hour int32
 		quantities := make([]int64, len(kinds))
 		dest := []any{&hour, &u.Account, &u.Region, &u.Endpoint, &u.Model, &u.ModelID, &u.Profile, &u.Project, &u.Scope, &u.Tier, &u.LatencyMode, &u.ContextBucket,
-			&u.Principal, &u.PrincipalARN, &u.SessionName, &u.TagSet, &u.Sources, &u.Outcome, &u.PolicyOutcome, &u.Calls, &u.Unknown}
+			&u.Principal, &u.PrincipalARN, &u.SessionName, &u.TagSet, &u.Sources, &u.Outcome, &u.PolicyOutcome, &u.Operation, &u.Issuer, &u.KeyID, &u.ModelAsked, &u.Calls, &u.Unknown}
 		for i := range quantities {
 			dest = append(dest, &quantities[i])
 		}

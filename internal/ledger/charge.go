@@ -52,6 +52,10 @@ type charge struct {
 	label  string // model or usage type, for evidence
 }
 
+// hasDay reports whether the bill tells of which day the charge is. An export by the month
+// does not.
+func (c *charge) hasDay() bool { return c.Day != 0 }
+
 // judge says what one charge is. Only Bedrock's charges are given to it.
 func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 	j := charge{ChargeTotal: c, usage: ratecard.ParseUsageType(c.UsageType), label: c.UsageType}
@@ -63,12 +67,16 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		j.bucket = b
 		return j
 	}
-	model, ok := models.ID(c.ProductModel)
-	if !ok {
-		model, ok = models.ID(j.usage.Model)
+	names := []string{c.ProductModel, j.usage.Model, c.ProductName}
+	if j.usage.Dialect == ratecard.MantleKebab { // it has the id of the calls; the display name may have another id on the other endpoint
+		names[0], names[1] = names[1], names[0]
 	}
-	if !ok {
-		model, ok = models.ID(c.ProductName)
+	var model string
+	var ok bool
+	for _, name := range names {
+		if model, ok = models.ID(name); ok {
+			break
+		}
 	}
 	if !ok {
 		j.bucket = ModelUnmapped
@@ -154,6 +162,10 @@ func region(c waybill.ChargeTotal, u ratecard.UsageType) string {
 	return u.Region
 }
 
+// singly are the kinds of usage that the bill counts one by one.
+var singly = map[waybill.Kind]bool{waybill.InputImage: true, waybill.OutputImage: true, waybill.InputAudioSecond: true,
+	waybill.InputVideoSecond: true, waybill.VideoSecond: true, waybill.SearchUnit: true}
+
 // unitSize is how many tokens (images, seconds) one unit of the charge is. It goes by
 // the row: units differ between dialects, and change within a month.
 func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
@@ -177,7 +189,7 @@ func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
 		return 1_000_000, true
 	case strings.Contains(text, "thousand"), strings.Contains(text, "1k token"), strings.Contains(text, "1,000 tokens"):
 		return 1_000, true
-	case u.Dialect == ratecard.Marketplace && strings.Contains(string(u.Kind), "image"):
+	case singly[u.Kind]:
 		return 1, true
 	case u.Dialect == ratecard.Marketplace:
 		return 1_000_000, true

@@ -91,8 +91,17 @@ func (a *account) cellKey(c *waybill.UsageTotal, h share, name string) Value {
 			return known(c.Sources)
 		}
 	}
-	text, ok := a.tags[c.TagSet].Get(strings.TrimPrefix(name, "tag:"))
-	return Value{text, ok}
+	key := strings.TrimPrefix(name, "tag:")
+	text, ok := a.tags[c.TagSet].Get(key)
+	return a.renamed(key, Value{text, ok}, h.day)
+}
+
+// renamed is the value of a tag key under which it is reported.
+func (a *account) renamed(key string, v Value, day waybill.Day) Value {
+	if v.Present && a.rename != nil {
+		v.Text = a.rename(key, v.Text, day)
+	}
+	return v
 }
 
 // chargeKeys are the values of a charge's keys: what the bill itself says.
@@ -117,7 +126,9 @@ func (a *account) chargeKey(c charge, name string) Value {
 		case "model":
 			return known(c.key.Model)
 		case "day":
-			return known(c.Day.String())
+			if c.hasDay() {
+				return known(c.Day.String())
+			}
 		case "account":
 			return known(c.UsageAccount)
 		case "region":
@@ -139,7 +150,12 @@ func (a *account) chargeKey(c charge, name string) Value {
 		}
 		return Value{}
 	}
-	return billTag(a.chargeTags[c.TagSet], strings.TrimPrefix(name, "tag:"))
+	key := strings.TrimPrefix(name, "tag:")
+	day := c.Day
+	if !c.hasDay() {
+		day = waybill.DayOf(a.period.Start())
+	}
+	return a.renamed(key, billTag(a.chargeTags[c.TagSet], key), day)
 }
 
 // billTag finds a tag key in the bill's tags map, whose keys carry their kind before

@@ -10,7 +10,12 @@
 // Estimate is usage times rate card. Invoice is the bill's own dollars, by what the
 // bill itself says of them. Calibrated is the bill's dollars spread over calls: for
 // each usage key of the billing period, the billed amount is given to the key's calls
-// in proportion to their metered cost, by largest remainder.
+// in proportion to their metered cost, by largest remainder. Whose principal the bill
+// names decides whether calls that are accounted for bear a charge, or calls that went
+// round the gateway; what it charges to nobody is divided between the two.
+//
+// History has the calls of a stretch of time in groups, at the cost of the estimate: what
+// a tag policy is tried on.
 //
 // # What adds up
 //

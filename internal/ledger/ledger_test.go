@@ -23,8 +23,22 @@ type facts struct {
 
 var sets = map[string]waybill.Tags{"s": waybill.NewTags(waybill.Tag{Key: "team", Value: "search"}), "a": waybill.NewTags(waybill.Tag{Key: "team", Value: "ads"})}
 
-func (f facts) Usage(context.Context, waybill.Period) ([]waybill.UsageTotal, map[string]waybill.Tags, error) {
-	return f.cells, sets, nil
+func (f facts) Usage(_ context.Context, p waybill.Period) ([]waybill.UsageTotal, map[string]waybill.Tags, error) {
+	var cells []waybill.UsageTotal
+	for _, c := range f.cells {
+		if p.Contains(c.Hour.Start()) {
+			cells = append(cells, c)
+		}
+	}
+	return cells, sets, nil
+}
+
+func (f facts) Periods(context.Context) (calls, bills []waybill.Period, err error) {
+	for _, c := range f.cells {
+		calls = append(calls, waybill.PeriodOf(c.Hour.Start()))
+	}
+	slices.SortFunc(calls, func(a, b waybill.Period) int { return a.Start().Compare(b.Start()) })
+	return slices.Compact(calls), nil, nil
 }
 
 func (f facts) Charges(context.Context, waybill.Period) ([]waybill.ChargeTotal, map[string]waybill.Tags, error) {
@@ -221,30 +235,7 @@ func sums(t *testing.T, name string, f facts, r *Reconciliation) {
 func TestEverythingAddsUp(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))
 	for round := range 300 {
-		var f facts
-		for range r.IntN(30) {
-			c := cell(1+r.IntN(31), []string{"s", "a", ""}[r.IntN(3)], r.Int64N(100_000))
-			c.Sources = []string{"both", "gateway", "log"}[r.IntN(3)]
-			c.PrincipalARN = []string{gatewayARN, strayARN, ""}[r.IntN(3)]
-			c.Tier = []string{"standard", "priority"}[r.IntN(2)]
-			c.Calls, c.Unknown = 1+r.Int64N(5), r.Int64N(2)
-			c.Usage.Set(waybill.Output, r.Int64N(1000))
-			c.Region = []string{"us-east-1", "eu-west-1"}[r.IntN(2)]
-			f.cells = append(f.cells, c)
-		}
-		for range 1 + r.IntN(30) {
-			c := bill(t, 1+r.IntN(31), fmt.Sprintf("%d.%03d", r.IntN(100), r.IntN(1000)), fmt.Sprintf("%d.%010d", r.IntN(10)-2, r.IntN(1_000_000_000)), []string{gatewayARN, strayARN, "", "arn:other"}[r.IntN(4)])
-			if strings.HasPrefix(c.Cost.String(), "-") {
-				c.UsageAmount = waybill.Quantity{}
-			}
-			c.UsageType = []string{"USE1-NovaLite-input-tokens", "USE1-NovaLite-output-tokens", "USE1-NovaLite-input-tokens-priority", "USE1-What-Ever", "USE1-Guardrail-TopicPolicyUnitsConsumed"}[r.IntN(5)]
-			c.Type = []string{"Usage", "Usage", "Usage", "Tax", "EdpDiscount"}[r.IntN(5)]
-			c.UnblendedRate = []string{"0.06", "", "0.24"}[r.IntN(3)]
-			if r.IntN(4) == 0 {
-				c.Unblended = c.Cost.Add(c.Cost)
-			}
-			f.charges = append(f.charges, c)
-		}
+		f := randomFacts(t, r)
 		rec, err := Reconcile(t.Context(), f, rates(t), october)
 		if err != nil {
 			t.Fatal(err)
@@ -253,6 +244,36 @@ func TestEverythingAddsUp(t *testing.T) {
 			sums(t, fmt.Sprint("round ", round), f, rec)
 		}
 	}
+}
+
+// randomFacts are an October that nobody would have thought of.
+func randomFacts(t *testing.T, r *rand.Rand) facts {
+	t.Helper()
+	var f facts
+	for range r.IntN(30) {
+		c := cell(1+r.IntN(31), []string{"s", "a", ""}[r.IntN(3)], r.Int64N(100_000))
+		c.Sources = []string{"both", "gateway", "log"}[r.IntN(3)]
+		c.PrincipalARN = []string{gatewayARN, strayARN, ""}[r.IntN(3)]
+		c.Tier = []string{"standard", "priority"}[r.IntN(2)]
+		c.Calls, c.Unknown = 1+r.Int64N(5), r.Int64N(2)
+		c.Usage.Set(waybill.Output, r.Int64N(1000))
+		c.Region = []string{"us-east-1", "eu-west-1"}[r.IntN(2)]
+		f.cells = append(f.cells, c)
+	}
+	for range 1 + r.IntN(30) {
+		c := bill(t, 1+r.IntN(31), fmt.Sprintf("%d.%03d", r.IntN(100), r.IntN(1000)), fmt.Sprintf("%d.%010d", r.IntN(10)-2, r.IntN(1_000_000_000)), []string{gatewayARN, strayARN, "", "arn:other"}[r.IntN(4)])
+		if strings.HasPrefix(c.Cost.String(), "-") {
+			c.UsageAmount = waybill.Quantity{}
+		}
+		c.UsageType = []string{"USE1-NovaLite-input-tokens", "USE1-NovaLite-output-tokens", "USE1-NovaLite-input-tokens-priority", "USE1-What-Ever", "USE1-Guardrail-TopicPolicyUnitsConsumed"}[r.IntN(5)]
+		c.Type = []string{"Usage", "Usage", "Usage", "Tax", "EdpDiscount"}[r.IntN(5)]
+		c.UnblendedRate = []string{"0.06", "", "0.24"}[r.IntN(3)]
+		if r.IntN(4) == 0 {
+			c.Unblended = c.Cost.Add(c.Cost)
+		}
+		f.charges = append(f.charges, c)
+	}
+	return f
 }
 
 // Reports say on which basis they are, and never mix currencies.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 
@@ -22,24 +21,13 @@ type Facts interface {
 	Charges(ctx context.Context, period waybill.Period) ([]waybill.ChargeTotal, map[string]waybill.Tags, error)
 }
 
-// A share is the usage of one kind in one cell: what bears cost.
-type share struct {
-	cell     int // index in account.cells
-	kind     waybill.Kind
-	quantity int64
-	day      waybill.Day
-	priced   bool
-	price    ratecard.Price
-	metered  waybill.Money // zero if not priced
-}
-
 // A keyAccount is all that is known of one usage key in the period.
 type keyAccount struct {
 	key    waybill.UsageKey
 	shares []share  // of calls that are accounted for
 	bypass []share  // of calls in the log that did not pass the gateway and carry no tag
 	ours   []charge // charges to principals whose calls are accounted for, or to nobody named
-	strays []charge // charges to principals of bypass calls
+	strays []charge // charges to principals of bypass calls, none of which are ours
 	lost   []charge // charges to principals of whom there is no call at all
 }
 
@@ -54,24 +42,26 @@ type account struct {
 	isBypass   []bool // by cell
 	unpriced   []bool // by cell: some of its usage has no price
 	keys       []*keyAccount
-	loose      []charge // charges that belong to no key
-	notClaimed waybill.Money
+	loose      []charge                 // charges that belong to no key
+	notClaimed map[string]waybill.Money // by currency
 	notRows    int64
 	billed     waybill.Money
 	charges    []charge // all that are Bedrock's
 	hasBill    bool
 	hasCalls   bool
 	currency   string
-	logged     map[string]bool  // account/region pairs in which the log has calls
-	unknown    map[string]int64 // calls whose usage is not known, by account/region/model
-	gateway    map[string]bool  // accounts in which a gateway made calls in this period
+	ours       map[string]bool                                 // IAM principals of calls that are accounted for
+	logged     map[string]bool                                 // account/region pairs in which the log has calls
+	unknown    map[string]int64                                // calls whose usage is not known, by account/region/model
+	gateway    map[string]bool                                 // accounts in which a gateway made calls in this period
+	rename     func(key, value string, day waybill.Day) string // nil, or ReportOptions.Rename
 }
 
 func place(parts ...string) string { return strings.Join(parts, "/") }
 
 // open reads and matches a period.
 func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.Period) (*account, error) {
-	a := &account{period: period, card: card, logged: make(map[string]bool), unknown: make(map[string]int64), gateway: make(map[string]bool)}
+	a := &account{period: period, card: card, notClaimed: make(map[string]waybill.Money), logged: make(map[string]bool), unknown: make(map[string]int64), gateway: make(map[string]bool)}
 	var err error
 	if a.cells, a.tags, err = facts.Usage(ctx, period); err != nil {
 		return nil, fmt.Errorf("read the usage of %s: %w", period, err)
@@ -81,11 +71,7 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 		return nil, fmt.Errorf("read the charges of %s: %w", period, err)
 	}
 	a.chargeTags = chargeTags
-	ids := card.ModelIDs()
-	for _, c := range a.cells {
-		ids = append(ids, c.Model)
-	}
-	models, err := ratecard.KnownModels(ids...)
+	p, err := newPricer(card, a.cells)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +82,8 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 		}
 		return keys[k]
 	}
-	a.enterCells(card, models, keyOf)
-	if err := a.enterCharges(totals, models, keyOf); err != nil {
+	a.enterCells(p, keyOf)
+	if err := a.enterCharges(totals, p.models, keyOf); err != nil {
 		return nil, err
 	}
 	for _, k := range keys {
@@ -107,9 +93,9 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 	return a, nil
 }
 
-// enterCells prices the calls, kind by kind, and tells those that went round the
-// gateway from the others.
-func (a *account) enterCells(card *ratecard.Card, models *ratecard.Models, keyOf func(waybill.UsageKey) *keyAccount) {
+// enterCells prices the calls, and tells those that went round the gateway from the
+// others.
+func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount) {
 	for _, c := range a.cells {
 		if c.Sources != "log" && c.Outcome != waybill.Refused {
 			a.gateway[c.Account] = true
@@ -126,28 +112,10 @@ func (a *account) enterCells(card *ratecard.Card, models *ratecard.Models, keyOf
 		if c.Unknown > 0 && !a.isBypass[i] {
 			a.unknown[place(c.Account, c.Region, c.Model)] += c.Unknown
 		}
-		tier := c.Tier
-		if tier == "" || tier == "default" {
-			tier = waybill.TierStandard
-		}
-		if c.LatencyMode == "optimized" {
-			tier = waybill.TierLatencyOptimized
-		}
-		model := c.Model
-		if id, ok := models.ID(model); ok {
-			model = id
-		}
-		for kind, n := range c.Usage.All() {
-			s := share{cell: i, kind: kind, quantity: n, day: c.Hour.Day()}
-			s.price, s.priced = card.Rate(ratecard.Query{Model: model, Region: c.Region, Scope: c.Scope,
-				Kind: kind, Tier: tier, ContextBucket: c.ContextBucket, Day: s.day})
-			if s.priced {
-				s.metered = s.price.Rate.Of(n)
-			} else {
-				a.unpriced[i] = true
-			}
-			k := keyOf(waybill.UsageKey{Account: c.Account, Region: c.Region, Model: model, Kind: kind, Tier: tier,
-				Scope: c.Scope.Group(), LongContext: card.LongContext(model, c.ContextBucket)})
+		for key, s := range p.shares(&c) {
+			s.cell = i
+			a.unpriced[i] = a.unpriced[i] || !s.priced
+			k := keyOf(key)
 			if a.isBypass[i] {
 				k.bypass = append(k.bypass, s)
 			} else {
@@ -159,7 +127,8 @@ func (a *account) enterCells(card *ratecard.Card, models *ratecard.Models, keyOf
 
 // enterCharges judges the bill and puts each charge in its place.
 func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Models, keyOf func(waybill.UsageKey) *keyAccount) error {
-	ours, strays := make(map[string]bool), make(map[string]bool)
+	strays := make(map[string]bool)
+	a.ours = make(map[string]bool)
 	for i, c := range a.cells {
 		if c.PrincipalARN == "" {
 			continue
@@ -167,12 +136,12 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		if a.isBypass[i] {
 			strays[c.PrincipalARN] = true
 		} else {
-			ours[c.PrincipalARN] = true
+			a.ours[c.PrincipalARN] = true
 		}
 	}
 	for _, t := range totals {
 		if t.Claim == waybill.NotClaimed {
-			a.notClaimed = a.notClaimed.Add(t.Cost)
+			a.notClaimed[t.Currency] = a.notClaimed[t.Currency].Add(t.Cost)
 			a.notRows += t.Rows
 			continue
 		}
@@ -192,7 +161,7 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		}
 		k := keyOf(c.key)
 		switch {
-		case t.IAMPrincipal == "" || ours[t.IAMPrincipal]:
+		case t.IAMPrincipal == "" || a.ours[t.IAMPrincipal]:
 			k.ours = append(k.ours, c)
 		case strays[t.IAMPrincipal]:
 			k.strays = append(k.strays, c)
@@ -201,6 +170,22 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 		}
 	}
 	return nil
+}
+
+// leftOut is the sum of the rows that are not Bedrock's, and the sums of those that are
+// in other currencies. Rows that tell no currency are in the account's.
+func (a *account) leftOut(currency string) (sum waybill.Money, elsewhere map[string]waybill.Money) {
+	for c, m := range a.notClaimed {
+		if c == "" || c == currency {
+			sum = sum.Add(m)
+			continue
+		}
+		if elsewhere == nil {
+			elsewhere = make(map[string]waybill.Money)
+		}
+		elsewhere[c] = m
+	}
+	return sum, elsewhere
 }
 
 // lostBucket says why there is no call for a charge to a principal that nobody knows.
@@ -221,90 +206,6 @@ type entry struct {
 	bucket Bucket
 	amount waybill.Money
 	label  string
-}
-
-// A settlement is one key's dollars given out: to the shares of calls, and to buckets.
-type settlement struct {
-	given   []waybill.Money // to keyAccount.shares, in their order
-	bypass  waybill.Money   // to calls that went round the gateway, where the bill names no principal
-	unmet   []entry         // to nobody
-	toCalls waybill.Money   // sum of given
-	bill    []charge        // the charges behind toCalls
-}
-
-// settle gives out the charges of a key. The charges to our principals go to its calls
-// in proportion to their metered cost; if some of them have no price, in proportion to
-// their quantity, which is the same as long as the price is. Where the bill names no
-// principal, calls that went round the gateway take their part like any other.
-func (a *account) settle(k *keyAccount) settlement {
-	var s settlement
-	for _, c := range k.strays {
-		s.unmet = append(s.unmet, entry{Bypass, c.Cost, c.IAMPrincipal})
-	}
-	for _, c := range k.lost {
-		s.unmet = append(s.unmet, entry{a.lostBucket(c), c.Cost, c.IAMPrincipal})
-	}
-	var amount waybill.Money
-	named := true
-	for _, c := range k.ours {
-		amount = amount.Add(c.Cost)
-		named = named && c.IAMPrincipal != ""
-	}
-	s.bill = k.ours
-	takers := k.shares
-	if !named {
-		takers = slices.Concat(k.shares, k.bypass)
-	}
-	parts := amount.Allot(weights(takers))
-	if parts == nil {
-		for _, c := range k.ours {
-			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
-		}
-		s.given = make([]waybill.Money, len(k.shares))
-		s.bill = nil
-		return s
-	}
-	s.given = parts[:len(k.shares)]
-	for _, p := range s.given {
-		s.toCalls = s.toCalls.Add(p)
-	}
-	for i, p := range parts[len(k.shares):] {
-		s.bypass = s.bypass.Add(p)
-		s.unmet = append(s.unmet, entry{Bypass, p, a.cells[k.bypass[i].cell].PrincipalARN})
-	}
-	return s
-}
-
-// emptyBucket says why a charge to us, or to nobody named, finds no call in its key.
-func (a *account) emptyBucket(k *keyAccount, c charge) Bucket {
-	switch {
-	case a.unknown[place(k.key.Account, k.key.Region, k.key.Model)] > 0:
-		return UsageUnknown
-	case c.usage.Dialect == ratecard.MantleKebab:
-		return MantleUnseen
-	case !a.logged[place(k.key.Account, k.key.Region)]:
-		return NotLogged
-	}
-	return NoCalls
-}
-
-// weights are what a key's dollars are spread by.
-func weights(shares []share) []*big.Int {
-	byCost := true
-	var sum waybill.Money
-	for _, s := range shares {
-		byCost = byCost && s.priced
-		sum = sum.Add(s.metered)
-	}
-	out := make([]*big.Int, len(shares))
-	for i, s := range shares {
-		if byCost && !sum.IsZero() {
-			out[i] = s.metered.Unscaled()
-		} else {
-			out[i] = big.NewInt(s.quantity)
-		}
-	}
-	return out
 }
 
 // addUp brings entries to one line a bucket, largest amount first.

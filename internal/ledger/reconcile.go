@@ -51,8 +51,10 @@ type Reconciliation struct {
 	HasCalls bool
 	// SettledThrough is the last day that the bill is taken to have settled.
 	SettledThrough waybill.Day
-	// NotClaimed is the sum of the rows that are not Bedrock's, NotClaimedRows their number.
+	// NotClaimed is the sum of the rows that are not Bedrock's, NotClaimedElse are the sums
+	// of those in currencies other than Currency, NotClaimedRows is the number of both.
 	NotClaimed     waybill.Money
+	NotClaimedElse map[string]waybill.Money
 	NotClaimedRows int64
 	// Calls, UnknownCalls and UnpricedCalls count the period's calls, those whose usage
 	// nobody knows, and those with usage that has no price. BypassCalls did not pass the
@@ -91,7 +93,12 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 		return nil, err
 	}
 	r := &Reconciliation{Period: period, Currency: cmp.Or(a.currency, card.Currency(), "USD"), HasBill: a.hasBill,
-		HasCalls: a.hasCalls, NotClaimed: a.notClaimed, NotClaimedRows: a.notRows, SettledThrough: a.settledThrough()}
+		HasCalls: a.hasCalls, NotClaimedRows: a.notRows, SettledThrough: a.settledThrough()}
+	if a.currency != "" && card.Currency() != "" && a.currency != card.Currency() {
+		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("the bill of %s is in %s and the rate card in %s: Waybill does not set one against the other", period, a.currency, card.Currency()),
+			Hint: "give a rate card in " + a.currency}
+	}
+	r.NotClaimed, r.NotClaimedElse = a.leftOut(r.Currency)
 	for i, c := range a.cells {
 		if c.Outcome == waybill.Refused {
 			continue
@@ -134,7 +141,8 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 
 // settledThrough is the last day whose charges are taken as complete. The bill comes
 // a day late and moves for up to three; a bill that reaches the end of its period is
-// taken as settled, since nothing in it tells when it was delivered.
+// taken as settled, since nothing in it tells when it was delivered; so is one that tells
+// no days.
 func (a *account) settledThrough() waybill.Day {
 	last := waybill.DayOf(a.period.End().Add(-1))
 	if !a.hasBill {
@@ -142,8 +150,12 @@ func (a *account) settledThrough() waybill.Day {
 	}
 	newest := waybill.DayOf(a.period.Start())
 	for _, c := range a.charges {
-		if c.bucket == "" && c.Day > newest {
-			newest = c.Day
+		switch {
+		case c.bucket != "":
+		case !c.hasDay():
+			return last
+		default:
+			newest = max(newest, c.Day)
 		}
 	}
 	if newest >= last {
@@ -179,6 +191,7 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 	for _, e := range s.unmet {
 		line.Unmatched = line.Unmatched.Add(e.amount)
 	}
+	mine := s.accounted()
 	entries := s.unmet
 	name := k.name()
 	if s.bill == nil { // nothing of the bill was given to calls
@@ -186,15 +199,21 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 		line.Rate = line.Variance().Sub(line.Unmatched).Sub(line.Quantity).Sub(line.Timing)
 	} else {
 		line.Quantity, line.Timing = a.quantities(k, s, settled, allPriced)
+		line.Quantity, line.Timing = mine.of(line.Quantity), mine.of(line.Timing)
 		rest := line.Variance().Sub(line.Unmatched).Sub(line.Quantity).Sub(line.Timing)
-		line.Rounding = roundingOf(rest, s.bill)
+		line.Rounding = roundingOf(rest, s.bill, mine)
 		line.Rate = rest.Sub(line.Rounding)
 	}
 	rate := line.Rate
 	var discount waybill.Money
 	for _, c := range s.bill {
-		discount = discount.Add(c.Cost.Sub(c.Unblended))
+		d := c.Cost.Sub(c.Unblended)
+		if c.isFree() {
+			d = s.free.of(d)
+		}
+		discount = discount.Add(d)
 	}
+	discount = mine.of(discount)
 	if !rate.IsZero() && !discount.IsZero() {
 		entries = append(entries, entry{Discount, discount, "net cost of " + name})
 		rate = rate.Sub(discount)
@@ -214,6 +233,60 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 		entry{Rounding, line.Rounding, "rows of the bill are rounded"})
 }
 
+// quantityByDay is how much more the bill counts than the calls that bear it. What the
+// bill tells no day of is at day 0.
+func (s *settlement) quantityByDay(k *keyAccount) (diff map[waybill.Day]waybill.Quantity, ok bool) {
+	diff = make(map[waybill.Day]waybill.Quantity)
+	var named, free waybill.Quantity
+	for _, c := range s.bill {
+		if !c.hasQty {
+			return nil, false
+		}
+		diff[c.Day] = diff[c.Day].Add(c.tokens)
+		if c.isFree() {
+			free = free.Add(c.tokens)
+		} else {
+			named = named.Add(c.tokens)
+		}
+	}
+	var taken waybill.Quantity
+	for _, h := range s.takers {
+		diff[h.day] = diff[h.day].Sub(waybill.Count(h.quantity))
+		taken = taken.Add(waybill.Count(h.quantity))
+	}
+	if len(s.others) == 0 || free.IsZero() {
+		return diff, true
+	}
+	// Takers and others share rows that name neither: of the difference between all of the
+	// bill and all calls the takers have as much, day by day, as their dollars say.
+	want := named.Add(waybill.QuantityFromUnscaled(s.free.of(waybill.MoneyFromUnscaled(free.Unscaled())).Unscaled())).Sub(taken)
+	for _, h := range s.others {
+		diff[h.day] = diff[h.day].Sub(waybill.Count(h.quantity))
+	}
+	for _, c := range k.strays {
+		if !c.hasQty {
+			return nil, false
+		}
+		if c.usage.Dialect != ratecard.MantleKebab {
+			diff[c.Day] = diff[c.Day].Add(c.tokens)
+		}
+	}
+	var all waybill.Quantity
+	for _, q := range diff {
+		all = all.Add(q)
+	}
+	if all.IsZero() { // what one side has too much the other has too little
+		clear(diff)
+		diff[s.takers[len(s.takers)-1].day] = want
+		return diff, true
+	}
+	for d, q := range diff {
+		n := new(big.Int).Mul(q.Unscaled(), want.Unscaled())
+		diff[d] = waybill.QuantityFromUnscaled(n.Quo(n, all.Unscaled()))
+	}
+	return diff, true
+}
+
 // unbilled explains calls of which the bill has nothing: days it has not settled yet
 // are timing, the rest is quantity.
 func (k *KeyLine) unbilled(a *account, of *keyAccount, settled waybill.Day) {
@@ -230,24 +303,23 @@ func (k *KeyLine) unbilled(a *account, of *keyAccount, settled waybill.Day) {
 // What one day has too much and the next too little is the same calls on the other
 // side of midnight: timing. So are days that the bill has not settled.
 func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, priced bool) (quantity, timing waybill.Money) {
-	diff := make(map[waybill.Day]waybill.Quantity)
-	rate := make(map[waybill.Day]waybill.Rate)
-	for _, c := range s.bill {
-		if !c.hasQty {
-			return quantity, timing // the bill does not say how much it charges for
-		}
-		diff[c.Day] = diff[c.Day].Add(c.tokens)
+	diff, ok := s.quantityByDay(k)
+	if !ok { // the bill does not say how much it charges for
+		return quantity, timing
 	}
+	if _, undated := diff[0]; undated { // all is on the last day of the calls
+		var last waybill.Day
+		var all waybill.Quantity
+		for d, q := range diff {
+			last, all = max(last, d), all.Add(q)
+		}
+		diff = map[waybill.Day]waybill.Quantity{last: all}
+	}
+	rate := make(map[waybill.Day]waybill.Rate)
 	for _, h := range k.shares {
-		diff[h.day] = diff[h.day].Sub(waybill.Count(h.quantity))
 		rate[h.day] = h.price.Rate
 	}
-	if !s.bypass.IsZero() {
-		for _, h := range k.bypass {
-			diff[h.day] = diff[h.day].Sub(waybill.Count(h.quantity))
-		}
-	}
-	if !priced {
+	if !priced || len(k.shares) == 0 {
 		return quantity, timing
 	}
 	days := make([]waybill.Day, 0, len(diff))
@@ -257,14 +329,10 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 	slices.Sort(days)
 	value := func(d waybill.Day, q waybill.Quantity) waybill.Money {
 		r, ok := rate[d]
-		if !ok {
-			scope := k.key.Scope
-			var bucket int64
-			if k.key.LongContext {
-				bucket = 1 << 40
-			}
-			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: scope, Kind: k.key.Kind,
-				Tier: k.key.Tier, ContextBucket: bucket, Day: d})
+		if !ok { // a day without calls has the price that they would have had
+			c := a.cells[k.shares[0].cell]
+			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: c.Scope, Kind: k.key.Kind,
+				Tier: k.key.Tier, ContextBucket: c.ContextBucket, Day: d})
 			if !found {
 				return waybill.Money{}
 			}
@@ -293,9 +361,9 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 }
 
 // roundingOf is the part of a residue that the bill's rounding of its rows makes: all
-// of it where it is within 1e-10 a row, else what the bill's own quantities and rates
-// leave, if that is within the same bound.
-func roundingOf(rest waybill.Money, bill []charge) waybill.Money {
+// of it where it is within 1e-10 a row, else our part of what the bill's own quantities
+// and rates leave, if that is within the same bound.
+func roundingOf(rest waybill.Money, bill []charge, mine fraction) waybill.Money {
 	var rows int64
 	var unblended, expected waybill.Money
 	rated := true
@@ -315,7 +383,7 @@ func roundingOf(rest waybill.Money, bill []charge) waybill.Money {
 		return rest
 	}
 	if own := unblended.Sub(expected); rated && own.Abs().Cmp(bound) <= 0 {
-		return own
+		return mine.of(own)
 	}
 	return waybill.Money{}
 }

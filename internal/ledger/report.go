@@ -30,6 +30,14 @@ type ReportOptions struct {
 	By []string
 	// Where keeps the rows whose key has the value. What it leaves out is in Elsewhere.
 	Where []waybill.Tag
+	// Rename, if not nil, gives the value under which a tag value of a day is reported:
+	// how a reorganisation is applied. It is asked of tags alone, on every basis, before
+	// rows are grouped and Where is applied; key is without "tag:". It must be a function
+	// of its arguments. A charge of which the bill tells no day is of the period's first.
+	Rename func(key, value string, day waybill.Day) string
+	// Renamed is what Rename stands for, as statements show it: "as reorganised by
+	// 2026-11-01".
+	Renamed string
 }
 
 // A Row is one line of a statement.
@@ -49,11 +57,14 @@ type Value struct {
 }
 
 // A Statement is a period's dollars by some keys. The sum of its rows, Elsewhere and
-// Unattributed is Total; on the invoice and calibrated bases Total is Billed.
+// Unattributed is Total; on the invoice and calibrated bases Total is Billed. Currency is
+// the bill's; on the estimate basis it is the rate card's, and if the bill is in another
+// the statement has no Billed.
 type Statement struct {
 	Period       waybill.Period
 	Basis        Basis
 	Reason       string
+	Renamed      string // ReportOptions.Renamed; empty without a Rename
 	By           []string
 	Currency     string
 	Rows         []Row // largest cost first
@@ -64,8 +75,11 @@ type Statement struct {
 	Billed       waybill.Money
 	HasBill      bool
 	NotClaimed   waybill.Money
-	Refused      int64 // calls that the gateway refused: they never left, and cost nothing
-	Notes        []string
+	// NotClaimedElse are the sums of rows that are not Bedrock's, in currencies other than
+	// Currency.
+	NotClaimedElse map[string]waybill.Money
+	Refused        int64 // calls that the gateway refused: they never left, and cost nothing
+	Notes          []string
 }
 
 // Report states a period's dollars by some keys.
@@ -74,8 +88,7 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 	if err != nil {
 		return nil, err
 	}
-	s := &Statement{Period: o.Period, By: o.By, Currency: cmp.Or(a.currency, card.Currency(), "USD"),
-		Billed: a.billed, HasBill: a.hasBill, NotClaimed: a.notClaimed}
+	s := &Statement{Period: o.Period, By: o.By, Currency: cmp.Or(a.currency, card.Currency(), "USD"), Billed: a.billed, HasBill: a.hasBill}
 	for _, c := range a.cells {
 		if c.Outcome == waybill.Refused {
 			s.Refused += c.Calls
@@ -83,6 +96,13 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 	}
 	if s.Basis, s.Reason, err = a.chooseBasis(o); err != nil {
 		return nil, err
+	}
+	if s.Basis == Estimate && a.currency != "" && card.Currency() != "" && a.currency != card.Currency() {
+		s.Currency, s.Billed, s.HasBill = card.Currency(), waybill.Money{}, false // the bill is no measure for it
+	}
+	s.NotClaimed, s.NotClaimedElse = a.leftOut(s.Currency)
+	if o.Rename != nil {
+		a.rename, s.Renamed = o.Rename, cmp.Or(o.Renamed, "renamed")
 	}
 	t := &table{by: o.By, where: o.Where, index: make(map[string]int)}
 	var entries []entry

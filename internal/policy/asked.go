@@ -1,10 +1,11 @@
 package policy
 
 import (
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/waybill-dev/waybill"
 )
@@ -12,53 +13,137 @@ import (
 // TagsHeader is the header in which a request brings tags: key=value,key=value.
 const TagsHeader = "X-Waybill-Tags"
 
-// maxTagsHeader bounds what of a stranger's header is read.
-const maxTagsHeader = 16 << 10
+// Bounds of what of a stranger's headers is read.
+const (
+	maxTagsHeader = 16 << 10
+	maxAsked      = 64
+)
 
 // tagHeaders are the headers that carry tags, ours first, then those of gateways that
-// users move over from: accepting them makes the move one line.
+// users move over from: accepting them makes the move one line. Where two bring one
+// key, the earlier in this list wins. A key names the tag that the whole value is of.
 var tagHeaders = []struct {
-	name string
+	name string // in lower case
 	read func(value string) ([]waybill.Tag, bool)
+	key  string
 }{
-	{TagsHeader, readPairs},
-	{"X-Litellm-Spend-Logs-Metadata", readObject},
-	{"X-Portkey-Metadata", readObject},
-	{"Cf-Aig-Metadata", readObject},
-	{"X-Litellm-Tags", readPairs},
+	{name: "x-waybill-tags", read: readPairs},
+	{name: "x-litellm-spend-logs-metadata", read: readObject},
+	{name: "x-litellm-tags", read: readLoosePairs},
+	{name: "x-portkey-metadata", read: readObject},
+	{name: "cf-aig-metadata", read: readObject},
+	{name: "x-openwebui-user-id", key: "user"},
+	{name: "x-openwebui-user-email", key: "userEmail"},
+	{name: "x-openwebui-user-role", key: "userRole"},
+	{name: "x-openwebui-user-name", key: ""}, // taken off and not read: a person's name
+	{name: "x-openwebui-chat-id", key: "session"},
+	{name: "x-openwebui-message-id", key: ""},
 }
 
-// TakeAsked removes every header that carries tags and returns what they asked for.
-// A header that cannot be read is an error that names it.
+// askedRank orders sources: ours, the request metadata that a client set itself, and
+// then the headers of others.
+func askedRank(from string) int {
+	if strings.EqualFold(from, TagsHeader) {
+		return 0
+	}
+	for i, t := range tagHeaders {
+		if strings.EqualFold(from, t.name) {
+			return 2 + i
+		}
+	}
+	return 1
+}
+
+// Order puts asked tags into the order in which they count: X-Waybill-Tags, the
+// client's own request metadata, the headers of other gateways.
+func Order(asked []Asked) {
+	slices.SortStableFunc(asked, func(a, b Asked) int { return askedRank(a.From) - askedRank(b.From) })
+}
+
+// TakeAsked removes every header that carries tags, in every spelling, and returns what
+// they asked for. A header that cannot be read is an error that names it.
 func TakeAsked(h http.Header) ([]Asked, error) {
 	var out []Asked
-	for _, t := range tagHeaders {
-		for name, values := range h {
-			if strings.ReplaceAll(strings.ToLower(name), "_", "-") != strings.ToLower(t.name) {
+	for _, name := range carrying(h) {
+		values := h[name]
+		delete(h, name)
+		i := headerIndex(name)
+		t := &tagHeaders[i]
+		for _, v := range values {
+			if t.read == nil {
+				if t.key != "" && v != "" {
+					out = append(out, Asked{t.key, v, http.CanonicalHeaderKey(t.name)})
+				}
 				continue
 			}
-			delete(h, name)
-			for _, v := range values {
-				tags, ok := t.read(v)
-				if !ok || len(v) > maxTagsHeader {
-					return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1302", Message: "header " + t.name + " cannot be read as tags",
-						Hint: "write " + TagsHeader + ": key=value,key=value"}
-				}
-				for _, tag := range tags {
-					out = append(out, Asked{tag.Key, tag.Value, t.name})
-				}
+			tags, ok := []waybill.Tag(nil), false
+			if len(v) <= maxTagsHeader {
+				tags, ok = t.read(v)
+			}
+			if !ok {
+				return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1302", Message: "header " + http.CanonicalHeaderKey(t.name) + " cannot be read as tags",
+					Hint: "write " + TagsHeader + ": key=value,key=value"}
+			}
+			for _, tag := range tags {
+				out = append(out, Asked{tag.Key, tag.Value, http.CanonicalHeaderKey(t.name)})
 			}
 		}
-	}
-	for name, key := range map[string]string{"X-Openwebui-User-Id": "user", "X-Openwebui-User-Email": "userEmail", "X-Openwebui-User-Role": "userRole", "X-Openwebui-Chat-Id": "session"} {
-		if v := h.Get(name); v != "" {
-			out = append(out, Asked{key, v, name})
+		if len(out) > maxAsked {
+			return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1306", Message: "the request brings more tags than any policy takes", Hint: "send at most 64"}
 		}
-		h.Del(name)
 	}
-	h.Del("X-Openwebui-User-Name")
-	slices.SortStableFunc(out, func(a, b Asked) int { return strings.Compare(a.Key, b.Key) })
+	Order(out)
 	return out, nil
+}
+
+// carrying are the names of headers that carry tags, as they are spelled, in order.
+func carrying(h http.Header) []string {
+	var names []string
+	for name := range h {
+		if headerIndex(name) >= 0 {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if d := headerIndex(a) - headerIndex(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	return names
+}
+
+// headerIndex finds a header under any spelling: in any case, with _ for -.
+func headerIndex(name string) int {
+	if len(name) < len("x-waybill-tags") {
+		return -1
+	}
+	switch name[0] | 0x20 {
+	case 'x', 'c':
+	default:
+		return -1
+	}
+next:
+	for i := range tagHeaders {
+		want := tagHeaders[i].name
+		if len(want) != len(name) {
+			continue
+		}
+		for j := range len(want) {
+			c := name[j]
+			switch {
+			case c == '_':
+				c = '-'
+			case c >= 'A' && c <= 'Z':
+				c |= 0x20
+			}
+			if c != want[j] {
+				continue next
+			}
+		}
+		return i
+	}
+	return -1
 }
 
 // readPairs reads key=value,key=value or key:value, with blanks around; or an object.
@@ -68,34 +153,79 @@ func readPairs(v string) ([]waybill.Tag, bool) {
 		return readObject(v)
 	}
 	var out []waybill.Tag
-	for _, pair := range strings.Split(v, ",") {
+	for pair := range strings.SplitSeq(v, ",") {
 		if pair = strings.TrimSpace(pair); pair == "" {
 			continue
 		}
-		key, value, ok := strings.Cut(pair, "=")
+		key, value, ok := cutPair(pair)
 		if !ok {
-			if key, value, ok = strings.Cut(pair, ":"); !ok {
-				return nil, false
-			}
-		}
-		if key = strings.TrimSpace(key); key == "" {
 			return nil, false
 		}
-		out = append(out, waybill.Tag{Key: key, Value: strings.TrimSpace(value)})
+		out = append(out, waybill.Tag{Key: key, Value: value})
 	}
 	return out, true
 }
 
+// readLoosePairs is readPairs for tags that need not have a key: LiteLLM's. One without
+// is the value of "tag".
+func readLoosePairs(v string) ([]waybill.Tag, bool) {
+	var out []waybill.Tag
+	for pair := range strings.SplitSeq(v, ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		key, value, ok := cutPair(pair)
+		if !ok {
+			key, value = "tag", pair
+		}
+		out = append(out, waybill.Tag{Key: key, Value: value})
+	}
+	return out, true
+}
+
+// cutPair cuts key=value, or where there is no = key:value.
+func cutPair(pair string) (key, value string, ok bool) {
+	if key, value, ok = strings.Cut(pair, "="); !ok {
+		key, value, ok = strings.Cut(pair, ":")
+	}
+	key = strings.TrimSpace(key)
+	return key, strings.TrimSpace(value), ok && key != ""
+}
+
+// readObject reads a JSON object of texts, numbers and booleans. Nested values are left
+// out; a name that is there twice is refused, since others may read the other one.
 func readObject(v string) ([]waybill.Tag, bool) {
-	var m map[string]any
-	if json.Unmarshal([]byte(v), &m) != nil {
+	d := jsontext.NewDecoder(strings.NewReader(v))
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
 		return nil, false
 	}
 	var out []waybill.Tag
-	for key, value := range m {
-		if s, ok := value.(string); ok {
-			out = append(out, waybill.Tag{Key: key, Value: s})
+	for d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return nil, false
 		}
+		key := name.String()
+		switch d.PeekKind() {
+		case '"', '0', 't', 'f':
+			value, err := d.ReadToken()
+			if err != nil {
+				return nil, false
+			}
+			if key != "" {
+				out = append(out, waybill.Tag{Key: key, Value: value.String()})
+			}
+		default:
+			if d.SkipValue() != nil {
+				return nil, false
+			}
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, false
+	}
+	if _, err := d.ReadToken(); err == nil {
+		return nil, false // something follows
 	}
 	return out, true
 }

@@ -20,18 +20,27 @@ type Condition struct {
 type term struct {
 	key    string
 	values []string
+	at     Node
+}
+
+func (c *Condition) fromNode(n Node) bool {
+	*c = ReadCondition(n)
+	return true
 }
 
 // ReadCondition reads the mapping of a `when`.
 func ReadCondition(n Node) Condition {
 	var c Condition
-	n.Each(func(key string, _, v Node) {
+	n.Each(func(key string, k, v Node) {
 		if key == "not" {
 			not := ReadCondition(v)
+			if len(not.terms) == 0 && not.not == nil {
+				v.Mistake("name a key and its values, or leave it out", "an exception without a term always holds, so that the condition never does")
+			}
 			c.not = &not
 			return
 		}
-		t := term{key, v.Texts()}
+		t := term{key, v.Texts(), k}
 		if len(t.values) == 0 {
 			v.Mistake("write a value, a list of values, or a pattern with *", "condition on %q has no value", key)
 		}
@@ -43,33 +52,50 @@ func ReadCondition(n Node) Condition {
 // Keys are the keys that a condition asks for.
 func (c *Condition) Keys() []string {
 	var out []string
-	for _, t := range c.terms {
-		out = append(out, t.key)
+	c.each(func(t *term) { out = append(out, t.key) })
+	return out
+}
+
+func (c *Condition) each(f func(*term)) {
+	for i := range c.terms {
+		f(&c.terms[i])
 	}
 	if c.not != nil {
-		out = append(out, c.not.Keys()...)
+		c.not.each(f)
 	}
-	return out
 }
 
 // Holds says whether a condition holds for some facts, and if not which term failed.
 // value gives the text of a key, or false if there is none.
 func (c *Condition) Holds(value func(key string) (string, bool)) (ok bool, why string) {
-	for _, t := range c.terms {
-		text, there := value(t.key)
+	if t, there := c.failing(value); t != nil {
 		if !there {
-			return false, fmt.Sprintf("there is no %s", t.key)
+			return false, "there is no " + t.key
 		}
-		if !slices.ContainsFunc(t.values, func(p string) bool { return MatchPattern(p, text) }) {
-			return false, fmt.Sprintf("%s is not %s", t.key, strings.Join(t.values, " or "))
-		}
+		return false, fmt.Sprintf("%s is not %s", t.key, strings.Join(t.values, " or "))
 	}
-	if c.not != nil {
-		if holds, _ := c.not.Holds(value); holds {
-			return false, "the exception holds: " + c.not.String()
-		}
+	if c.not != nil && c.not.holds(value) {
+		return false, "the exception holds: " + c.not.String()
 	}
 	return true, ""
+}
+
+// holds is Holds without the reason, which costs.
+func (c *Condition) holds(value func(key string) (string, bool)) bool {
+	t, _ := c.failing(value)
+	return t == nil && (c.not == nil || !c.not.holds(value))
+}
+
+// failing is the first term that does not hold, and whether its key has a value.
+func (c *Condition) failing(value func(key string) (string, bool)) (t *term, there bool) {
+	for i := range c.terms {
+		t := &c.terms[i]
+		text, there := value(t.key)
+		if !there || !slices.ContainsFunc(t.values, func(p string) bool { return MatchPattern(p, text) }) {
+			return t, there
+		}
+	}
+	return nil, true
 }
 
 // String is the condition as it would be written.
@@ -110,4 +136,11 @@ func MatchPattern(pattern, text string) bool {
 		}
 		text, rest = text[i+len(part):], next
 	}
+}
+
+// facts are the names that a condition may ask for besides tag keys.
+var facts = []string{"model", "modelId", "operation", "endpoint", "region", "caller", "issuer"}
+
+func isFact(name string) bool {
+	return slices.Contains(facts, name) || strings.HasPrefix(name, "claims.") && len(name) > len("claims.")
 }

@@ -1,17 +1,16 @@
 package policy
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/waybill-dev/waybill"
 )
 
-// An Asked tag is one that the request itself brought.
+// An Asked tag is one that the request itself brought. Of two with one key the earlier
+// wins.
 type Asked struct {
 	Key, Value string
 	From       string // which header or member it came in
@@ -19,45 +18,88 @@ type Asked struct {
 
 // A Request is what a decision is made on.
 type Request struct {
+	CallID    string    // the gateway's own id of the call
+	At        time.Time // the zero time stands outside all reorganisations and in the newest epoch
 	Principal waybill.Principal
 	Operation string
 	Endpoint  waybill.Endpoint
 	Region    string
 	Model     waybill.ModelID
 	Asked     []Asked
+	// Guard counts the values of keys with a bound; nil counts nothing.
+	Guard *Guard
+
+	// replay says that Asked are the tags of a recorded call: they stand in for
+	// identity where the record has no better.
+	replay bool
 }
 
 // A Violation is one way in which a call does not comply. Its text never repeats a
 // value that the caller sent.
 type Violation struct {
-	Key     string
-	Code    string // missing, not_allowed, bad_characters, pattern, forbidden, unknown_key, forged, too_many
-	Message string
-	Remedy  string
-	Mode    Mode
+	Key     string `json:"key,omitempty"`
+	Code    string `json:"code"` // see Codes
+	Rule    string `json:"rule,omitempty"`
+	Message string `json:"message"`
+	Remedy  string `json:"remedy"`
+	Mode    Mode   `json:"mode"`
 }
 
-// A Step tells where one tag's value came from, or why it has none.
+// Codes of violations, as records have them, and what they mean.
+var Codes = map[string]string{
+	"missing":          "a required tag has no value",
+	"not_allowed":      "the value is not one of the key's",
+	"bad_characters":   "the value has characters or a length that AWS does not take",
+	"pattern":          "the value does not match the key's pattern",
+	"range":            "the value is not a whole number in the key's range",
+	"too_long":         "the value is longer than the key allows",
+	"forbidden":        "the tag is forbidden",
+	"unknown_key":      "no key of that name is declared",
+	"too_many_values":  "the key has as many values as it may have, and this is another",
+	"sensitive":        "the value looks like personal data or a secret; the kind is after the underscore",
+	"forged":           "the request sent a tag that identity gives, with another value",
+	"overridden":       "the request sent a tag that the application's configuration gives, with another value",
+	"deprecated_key":   "the key is deprecated",
+	"deprecated_value": "the value is deprecated, or was renamed by a reorganisation",
+}
+
+// A Step tells where one tag's value came from, or why it has none. Explain gives them.
 type Step struct {
-	Key    string
-	Source string // identity, caller, request header or member, default
-	What   string
+	Key    string `json:"key"`
+	Source string `json:"source"` // identity, registration, an application, a header or member, default
+	What   string `json:"what"`   // kept, changed or dropped, and why
 }
 
-// A Decision is what a policy says of one call.
+// A RuleStep tells whether a rule held. Explain gives them.
+type RuleStep struct {
+	Rule  string `json:"rule"`
+	Holds bool   `json:"holds"`
+	Why   string `json:"why"`
+}
+
+// A Decision is what a policy says of one call: one resolution, from which everything
+// that goes to AWS is made. Tags.ID() joins it to the records of the call.
 type Decision struct {
 	Outcome     waybill.PolicyOutcome
 	Tags        waybill.Tags // all resolved tags
 	Request     waybill.Tags // what goes on request metadata
 	Session     waybill.Tags // what goes on the role session
+	Resource    waybill.Tags // what the profile, project or workspace that is chosen stands for
 	SessionName string
 	Drop        []string // optional session tags, given up in this order when STS has no room
 	Violations  []Violation
-	Steps       []Step
+	Steps       []Step     // of Explain only
+	Rules       []RuleStep // of Explain only
+	req         *Request
+	policy      *Policy
+	loose       []string // keys whose values ride on the request only, since they break the policy
 }
 
 // Reasons are the codes of the violations, for the record: key:code, never a value.
 func (d *Decision) Reasons() []string {
+	if len(d.Violations) == 0 {
+		return nil
+	}
 	out := make([]string, len(d.Violations))
 	for i, v := range d.Violations {
 		out[i] = v.Key + ":" + v.Code
@@ -81,247 +123,13 @@ func (d *Decision) Refusal() *waybill.Error {
 		Hint: "tags can be sent in X-Waybill-Tags: key=value,key=value"}
 }
 
-// Decide resolves the tags of a call and says whether it may pass.
-func (p *Policy) Decide(req *Request) *Decision {
-	d := &Decision{Outcome: waybill.PolicyAllowed}
-	resolved := make(map[string]string, len(p.keys))
-	used := make([]bool, len(req.Asked))
-	for _, k := range p.keys {
-		value, source, ok := p.source(k, req, d, used)
-		if !ok {
-			continue
-		}
-		if k.forbid {
-			p.violate(d, k, "forbidden", fmt.Sprintf("tag %q is forbidden", k.name), "leave it out")
-			continue
-		}
-		value, ok = p.clean(k, value, d)
-		if !ok {
-			continue
-		}
-		resolved[k.name] = value
-		d.Steps = append(d.Steps, Step{k.name, source, "kept"})
+// Fact is the value of a name in the conditions of roles and targets: a fact of the
+// call, or else a resolved tag. A tag cannot stand in for a fact.
+func (d *Decision) Fact(name string) (string, bool) {
+	if isFact(name) {
+		return d.req.Fact(name)
 	}
-	p.undeclared(req, d, used, resolved)
-	p.demand(req, d, resolved)
-	d.Tags = waybill.TagsFromMap(resolved)
-	p.carry(d, resolved)
-	d.SessionName = p.sessionName(req, resolved)
-	for _, v := range d.Violations {
-		switch v.Mode {
-		case Enforce:
-			d.Outcome = waybill.PolicyRefused
-		case Warn:
-			if d.Outcome == waybill.PolicyAllowed {
-				d.Outcome = waybill.PolicyWarned
-			}
-		}
-	}
-	return d
-}
-
-func (p *Policy) violate(d *Decision, k *key, code, message, remedy string) {
-	mode := p.mode
-	name := ""
-	if k != nil {
-		name = k.name
-		if k.mode != "" {
-			mode = k.mode
-		}
-	}
-	d.Violations = append(d.Violations, Violation{name, code, message, remedy, mode})
-}
-
-// source finds a key's value: identity first, then the registration of the caller,
-// then what the request asked for, then the default. What identity gives a request
-// can never override; that it tried is noted.
-func (p *Policy) source(k *key, req *Request, d *Decision, used []bool) (value, source string, ok bool) {
-	asked := -1
-	for i, a := range req.Asked {
-		if strings.EqualFold(a.Key, k.name) {
-			used[i] = true
-			if asked < 0 {
-				asked = i
-			} else if req.Asked[asked].Value != a.Value {
-				d.Steps = append(d.Steps, Step{k.name, a.From, "ignored: " + req.Asked[asked].From + " has another value and goes first"})
-			}
-		}
-	}
-	derived := true
-	switch {
-	case k.from == "caller.subject":
-		value, source = req.Principal.Subject, "identity"
-	case k.from == "caller.issuer":
-		value, source = req.Principal.Issuer, "identity"
-	case k.from == "caller.key":
-		value, source = req.Principal.KeyID, "identity"
-	case strings.HasPrefix(k.from, "claims."):
-		value, source = req.Principal.Claims[k.from[len("claims."):]], "identity"
-	default:
-		derived = false
-	}
-	if value == "" {
-		if v, there := req.Principal.Tags.Get(k.name); there {
-			value, source, derived = v, "caller", true
-		}
-	}
-	if derived && asked >= 0 && value != req.Asked[asked].Value {
-		d.Steps = append(d.Steps, Step{k.name, req.Asked[asked].From, "ignored: the value comes from the caller's identity"})
-		d.Violations = append(d.Violations, Violation{k.name, "forged", fmt.Sprintf("tag %q comes from the caller's identity and was also sent", k.name), "leave it out", Observe})
-	}
-	switch {
-	case value != "":
-		return value, source, true
-	case derived && k.from != "":
-		return "", "", false // a request never stands in for identity
-	case asked >= 0:
-		return req.Asked[asked].Value, req.Asked[asked].From, true
-	case k.hasFall:
-		return k.fallback, "default", true
-	}
-	return "", "", false
-}
-
-// clean brings a value to the form the policy wants, or notes why it cannot be kept.
-func (p *Policy) clean(k *key, value string, d *Decision) (string, bool) {
-	if k.hash {
-		return p.pseudonym(k.name, value), true
-	}
-	if target, ok := k.alias(value); ok {
-		value = target
-	}
-	if k.fold {
-		for _, v := range k.values {
-			if strings.EqualFold(v, value) {
-				value = v
-			}
-		}
-		if len(k.values) == 0 {
-			value = strings.ToLower(value)
-		}
-	}
-	if what := badText(value, 1, maxValueLength); what != "" {
-		p.violate(d, k, "bad_characters", fmt.Sprintf("the value of tag %q %s", k.name, what), "use letters, digits, space and _ . : / = + - @, at most 256")
-		return "", false
-	}
-	if len(k.values) > 0 && !slices.Contains(k.values, value) {
-		p.violate(d, k, "not_allowed", fmt.Sprintf("the value of tag %q is not allowed", k.name), "allowed are: "+listed(k.values))
-		return "", false
-	}
-	if k.pattern != nil && !k.pattern.MatchString(value) {
-		p.violate(d, k, "pattern", fmt.Sprintf("the value of tag %q does not match its pattern", k.name), "the pattern is "+strings.TrimSuffix(strings.TrimPrefix(k.pattern.String(), "^(?:"), ")$"))
-		return "", false
-	}
-	return value, true
-}
-
-func (k *key) alias(value string) (string, bool) {
-	if t, ok := k.aliases[value]; ok {
-		return t, true
-	}
-	if k.fold {
-		for a, t := range k.aliases {
-			if strings.EqualFold(a, value) {
-				return t, true
-			}
-		}
-	}
-	return "", false
-}
-
-func listed(values []string) string {
-	if len(values) > 20 {
-		return strings.Join(values[:20], ", ") + fmt.Sprintf(" and %d more", len(values)-20)
-	}
-	return strings.Join(values, ", ")
-}
-
-// pseudonym is a stable name for a value that must not be seen: 20 hexadecimal digits
-// of its HMAC-SHA-256 under the policy's secret, told apart by key.
-func (p *Policy) pseudonym(name, value string) string {
-	mac := hmac.New(sha256.New, p.hashKey)
-	fmt.Fprintf(mac, "%s\x00%s", name, value)
-	return "h1-" + hex.EncodeToString(mac.Sum(nil)[:10])
-}
-
-// undeclared deals with tags that the request brought and the policy does not know.
-func (p *Policy) undeclared(req *Request, d *Decision, used []bool, resolved map[string]string) {
-	for i, a := range req.Asked {
-		if used[i] {
-			continue
-		}
-		switch p.unknown {
-		case "refuse":
-			p.violate(d, nil, "unknown_key", "a tag was sent whose key the policy does not know", "known are: "+listed(p.Keys()))
-		case "pass":
-			if badText(a.Key, 1, maxKeyLength) == "" && badText(a.Value, 0, maxValueLength) == "" && !strings.HasPrefix(strings.ToLower(a.Key), "aws:") {
-				if _, there := resolved[a.Key]; !there {
-					resolved[a.Key] = a.Value
-				}
-				continue
-			}
-			fallthrough
-		default:
-			d.Steps = append(d.Steps, Step{clipKey(a.Key), a.From, "dropped: the policy does not know the key"})
-		}
-	}
-}
-
-func clipKey(s string) string {
-	if len(s) > 40 {
-		return s[:40] + "..."
-	}
-	return s
-}
-
-// demand notes the required keys that have no value.
-func (p *Policy) demand(req *Request, d *Decision, resolved map[string]string) {
-	failed := make(map[string]bool)
-	for _, v := range d.Violations {
-		failed[v.Key] = failed[v.Key] || v.Code != "forged"
-	}
-	missing := func(k *key, why string) {
-		if _, ok := resolved[k.name]; ok || failed[k.name] {
-			return
-		}
-		failed[k.name] = true
-		remedy := "send it in X-Waybill-Tags"
-		switch {
-		case k.from != "":
-			remedy = "it comes from the caller's identity (" + k.from + "), which lacks it"
-		case len(k.values) > 0:
-			remedy += "; allowed are: " + listed(k.values)
-		}
-		p.violate(d, k, "missing", fmt.Sprintf("tag %q is required%s", k.name, why), remedy)
-	}
-	for _, k := range p.keys {
-		if k.required {
-			missing(k, "")
-		}
-	}
-	for _, r := range p.rules {
-		holds, _ := r.when.Holds(func(name string) (string, bool) { return fact(req, resolved, name) })
-		if !holds {
-			continue
-		}
-		for _, name := range r.require {
-			missing(p.byName[name], " when "+r.when.String())
-		}
-		for _, name := range r.forbid {
-			if _, there := resolved[name]; there {
-				delete(resolved, name)
-				p.violate(d, p.byName[name], "forbidden", fmt.Sprintf("tag %q is forbidden when %s", name, r.when.String()), "leave it out")
-			}
-		}
-	}
-}
-
-// fact is the value of a name in a condition: a resolved tag, or a fact of the call.
-func fact(req *Request, tags map[string]string, name string) (string, bool) {
-	if v, ok := tags[name]; ok {
-		return v, true
-	}
-	return req.Fact(name)
+	return d.Tags.Get(name)
 }
 
 // Fact is the value of a name in a condition that is not a tag: model (without profile
@@ -351,63 +159,714 @@ func (req *Request) Fact(name string) (string, bool) {
 	return v, v != ""
 }
 
-// carry deals the tags out to their carriers.
-func (p *Policy) carry(d *Decision, resolved map[string]string) {
-	var request, session []waybill.Tag
-	for _, k := range p.keys {
-		v, ok := resolved[k.name]
-		if !ok {
+// Decide resolves the tags of a call and says whether it may pass.
+func (p *Policy) Decide(req *Request) *Decision { return p.decide(req, false) }
+
+// Explain is Decide that tells of each tag which source gave it and why it was kept,
+// changed or dropped, and of each rule whether it held and why not.
+func (p *Policy) Explain(req *Request) *Decision { return p.decide(req, true) }
+
+// recordedSource is the source of a tag that a recorded call carried.
+const recordedSource = "recorded"
+
+// A slot is what is known of one key of a call.
+type slot struct {
+	value  string
+	source string
+	given  string // by the caller's registration
+	asked  int16  // index of the Asked tag for it, -1 if none
+	ok     bool   // it has a value
+	loose  bool   // the value breaks the policy and is kept for observation, on the request only
+	failed bool   // a violation says already why it has none
+}
+
+// A found violation waits for its mode, which may depend on tags not yet resolved.
+type found struct {
+	key       int // -1 for none
+	code      string
+	rule      *rule
+	message   string
+	remedy    string
+	candidate string // the value, where AWS would take it
+	good      bool   // the value is of the vocabulary; only a rule is against it here
+	fixed     Mode
+}
+
+// A decider is one decision being made.
+type decider struct {
+	p     *Policy
+	req   *Request
+	d     Decision
+	day   waybill.Day // 0 outside all reorganisations
+	slots []slot
+	room  [16]slot
+	found []found
+	trace bool
+}
+
+func (p *Policy) decide(req *Request, trace bool) *Decision {
+	c := &decider{p: p, req: req, trace: trace}
+	c.d.req, c.d.policy = req, p
+	if !req.At.IsZero() {
+		c.day = waybill.DayOf(req.At)
+	}
+	if len(p.keys) <= len(c.room) {
+		c.slots = c.room[:len(p.keys)]
+	} else {
+		c.slots = make([]slot, len(p.keys))
+	}
+	extra := c.match()
+	for i, k := range p.keys {
+		c.resolve(&c.slots[i], k)
+	}
+	c.applyRules()
+	for i, k := range p.keys {
+		if k.required {
+			c.demand(i, nil)
+		}
+	}
+	c.count()
+	c.settle()
+	c.carry(extra)
+	c.d.SessionName = c.sessionName()
+	return &c.d
+}
+
+func (c *decider) step(key, source, format string, args ...any) {
+	if c.trace {
+		c.d.Steps = append(c.d.Steps, Step{key, source, fmt.Sprintf(format, args...)})
+	}
+}
+
+// violate notes a violation. fixed is a mode that nothing changes, for what is only
+// ever recorded.
+func (c *decider) violate(k *key, code, message, remedy string) *found {
+	f := found{key: -1, code: code, message: message, remedy: remedy}
+	if k != nil {
+		f.key = k.index
+		c.slots[k.index].failed = true
+	}
+	c.found = append(c.found, f)
+	return &c.found[len(c.found)-1]
+}
+
+// note records something that never refuses a call.
+func (c *decider) note(k *key, code, message, remedy string) {
+	c.found = append(c.found, found{key: k.index, code: code, message: message, remedy: remedy, fixed: Observe})
+}
+
+// match finds for each key the tag that the request asked for, and returns the
+// undeclared tags that may pass.
+func (c *decider) match() []waybill.Tag {
+	for i := range c.slots {
+		c.slots[i].asked = -1
+	}
+	for name, value := range c.req.Principal.Tags.All() {
+		if n := c.p.keyIndex(name); n >= 0 {
+			if use := c.p.keys[n].use; use >= 0 {
+				n = use
+			}
+			c.slots[n].given = value
+		}
+	}
+	var extra []waybill.Tag
+	for i := range c.req.Asked {
+		a := &c.req.Asked[i]
+		n := c.p.keyIndex(a.Key)
+		if n < 0 {
+			extra = c.undeclared(a, extra)
 			continue
 		}
-		if k.on(OnRequest) {
-			request = append(request, waybill.Tag{Key: k.name, Value: v})
+		k := c.p.keys[n]
+		if k.use >= 0 {
+			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "send "+c.p.keys[k.use].name)
+			c.step(k.name, a.From, "moved to %s, which takes its place", c.p.keys[k.use].name)
+			n = k.use
+		} else if k.deprecated != nil {
+			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "leave it out")
 		}
-		if k.on(OnSession) {
-			session = append(session, waybill.Tag{Key: k.name, Value: v})
-			if !k.required {
-				d.Drop = append(d.Drop, k.name)
+		s := &c.slots[n]
+		if s.asked < 0 {
+			s.asked = int16(i)
+		} else if first := &c.req.Asked[s.asked]; first.Value != a.Value {
+			c.step(c.p.keys[n].name, a.From, "dropped: %s has another value and goes first", first.From)
+		}
+	}
+	return extra
+}
+
+func after(note string) string {
+	if note == "" {
+		return ""
+	}
+	return ": " + note
+}
+
+// undeclared deals with a tag that the request brought and the policy does not know.
+func (c *decider) undeclared(a *Asked, extra []waybill.Tag) []waybill.Tag {
+	switch c.p.unknown {
+	case "refuse":
+		c.violate(nil, "unknown_key", "a tag was sent whose key the policy does not know", "known are: "+listed(c.p.Keys()))
+	case "pass":
+		known := slices.ContainsFunc(extra, func(t waybill.Tag) bool { return strings.EqualFold(t.Key, a.Key) })
+		switch {
+		case known || len(extra) >= maxRequestTags:
+		case badText(a.Key, 1, maxKeyLength) != "" || badText(a.Value, 1, maxValueLength) != "" || strings.HasPrefix(strings.ToLower(a.Key), reservedPrefix):
+		case c.p.sensitive != "allow" && isSensitive(a.Value), isSensitive(a.Key):
+		default:
+			c.step(a.Key, a.From, "kept: the policy lets unknown keys pass")
+			return append(extra, waybill.Tag{Key: a.Key, Value: a.Value})
+		}
+		c.step(clipKey(a.Key), a.From, "dropped: the policy does not know the key, and it cannot pass as it is")
+		return extra
+	}
+	c.step(clipKey(a.Key), a.From, "dropped: the policy does not know the key")
+	return extra
+}
+
+func isSensitive(value string) bool {
+	_, found := Screen(value)
+	return found
+}
+
+// resolve finds a key's value and brings it to the form that the policy wants.
+func (c *decider) resolve(s *slot, k *key) {
+	value, source, ok := c.source(s, k)
+	if !ok {
+		return
+	}
+	s.source = source
+	if k.forbid {
+		c.violate(k, "forbidden", fmt.Sprintf("tag %q is forbidden", k.name), "leave it out").candidate = c.safe(k, value)
+		c.step(k.name, source, "dropped: the key is forbidden")
+		return
+	}
+	if k.use >= 0 {
+		return // what identity or a default gave; a request's was moved
+	}
+	if value, ok = c.clean(k, value, source); ok {
+		s.value, s.ok = value, true
+	}
+}
+
+// source finds a key's value: identity first, then the registration of the caller,
+// then the application's configuration, then what the request asked for, then the
+// default. What the first three give a request can never override; that it tried is
+// noted.
+func (c *decider) source(s *slot, k *key) (value, source string, ok bool) {
+	who := &c.req.Principal
+	switch k.from {
+	case fromSubject:
+		value = who.Subject
+	case fromIssuer:
+		value = who.Issuer
+	case fromKey:
+		value = who.KeyID
+	case fromClaim:
+		value = who.Claims[k.claim]
+	case fromCallID:
+		value = c.req.CallID
+	}
+	source = "identity"
+	derived := value != ""
+	if !derived && s.given != "" {
+		value, source, derived = s.given, "registration", true
+	}
+	var asked *Asked
+	if s.asked >= 0 {
+		asked = &c.req.Asked[s.asked]
+	}
+	if c.req.replay && asked != nil && k.from != fromNowhere {
+		if !derived {
+			value, source, derived = asked.Value, recordedSource, true
+		}
+		asked = nil
+	}
+	if !derived && k.from == fromNowhere {
+		if v, app := c.application(k); app != nil {
+			if asked != nil && asked.Value != v {
+				c.note(k, "overridden", fmt.Sprintf("tag %q comes from the application's configuration and was also sent", k.name), "leave it out")
+				c.step(k.name, asked.From, "dropped: the value comes from application %s", app.name)
+			}
+			return v, "application " + app.name, true
+		}
+	}
+	switch {
+	case derived || k.from != fromNowhere: // a request never stands in for identity
+		if asked != nil && asked.Value != value {
+			c.note(k, "forged", fmt.Sprintf("tag %q comes from the caller's identity and was also sent", k.name), "leave it out")
+			c.step(k.name, asked.From, "dropped: the value comes from the caller's identity")
+		}
+		if derived {
+			return value, source, true
+		}
+		if k.hasFall {
+			return k.fallback, "default", true
+		}
+	case asked != nil:
+		return asked.Value, asked.From, true
+	case k.hasFall:
+		return k.fallback, "default", true
+	}
+	return "", "", false
+}
+
+// application is the first application that the call is of and that gives the key.
+func (c *decider) application(k *key) (string, *application) {
+	for i := range c.p.applications {
+		a := &c.p.applications[i]
+		for _, t := range a.tags {
+			if t.key == k.index && a.when.holds(c.req.Fact) {
+				return t.value, a
 			}
 		}
 	}
-	slices.Reverse(d.Drop) // what is declared last is given up first
-	for name, v := range d.Tags.All() {
-		if p.byName[name] == nil && len(request) < maxRequestTags { // passed on undeclared
-			request = append(request, waybill.Tag{Key: name, Value: v})
-		}
-	}
-	d.Request, d.Session = waybill.NewTags(request...), waybill.NewTags(session...)
+	return "", nil
 }
 
-// sessionName fills the template and brings it to what STS takes: 2 to 64 characters
-// of letters, digits and _ + = , . @ -. A name that had to be shortened keeps apart
-// from others by a digest.
-func (p *Policy) sessionName(req *Request, resolved map[string]string) string {
-	text := p.session
-	if text == "" {
-		text = "{caller}"
+// clean brings a value to the form that the policy wants, or notes why it cannot be
+// kept.
+func (c *decider) clean(k *key, value, source string) (string, bool) {
+	if k.hash {
+		if k.fold {
+			value = strings.ToLower(value)
+		}
+		if _, already := IsPseudonym(value); already && source == recordedSource {
+			c.step(k.name, source, "kept: it is a pseudonym already")
+			return value, true
+		}
+		c.step(k.name, source, "changed: hashed")
+		return c.pseudonym(k, value), true
 	}
-	text = placeholder.ReplaceAllStringFunc(text, func(name string) string {
-		v, _ := fact(req, resolved, name[1:len(name)-1])
-		return v
-	})
-	clean := []byte(text)
-	for i, c := range clean {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_+=,.@-", c) >= 0) {
-			clean[i] = '-'
+	if len(value) > maxScreened {
+		c.fail(k, source, "bad_characters", fmt.Sprintf("is longer than %d characters", maxValueLength), "use letters, digits, space and _ . : / = + - @, at most 256", "")
+		return "", false
+	}
+	sent := value
+	if v, ok := k.spellings(value); ok {
+		value = v
+	}
+	if _, ok := k.retiredValue(sent); ok {
+		c.note(k, "deprecated_value", fmt.Sprintf("the value of tag %q is deprecated", k.name), "send "+value)
+		c.step(k.name, source, "changed: the value is deprecated and stands for %s", value)
+	} else if value != sent {
+		c.step(k.name, source, "changed: an alias of %s", value)
+	}
+	if c.day > 0 && len(c.p.reorganisations) > 0 {
+		if v, by := c.p.reorganised(k.index, value, c.day); by != nil {
+			c.note(k, "deprecated_value", fmt.Sprintf("the value of tag %q was renamed on %s", k.name, by.from), "send "+v)
+			c.step(k.name, source, "changed: it became %s on %s", v, by.from)
+			value = v
 		}
 	}
-	name := string(clean)
-	if len(name) > maxSessionName || name != text {
-		sum := sha256.Sum256([]byte(text))
-		name = name[:min(len(name), maxSessionName-9)] + "-" + hex.EncodeToString(sum[:4])
+	if k.fold && len(k.values) == 0 {
+		if lower := strings.ToLower(value); lower != value {
+			c.step(k.name, source, "changed: to lower case")
+			value = lower
+		}
 	}
-	if len(name) < minSessionName {
-		name = "wb-" + name
+	if len(k.values) > 0 {
+		if slices.Contains(k.values, value) {
+			c.step(k.name, source, "kept")
+			return value, true
+		}
+		c.fail(k, source, "not_allowed", "is not allowed", "allowed are: "+listed(k.values), value)
+		return "", false
+	}
+	if action := c.sensitivity(k); action != "allow" {
+		if finding, is := Screen(value); is {
+			return c.conceal(k, value, source, action, finding)
+		}
+	}
+	if k.replace != 0 && badText(value, 1, maxValueLength) != "" {
+		if clean := replaceBad(value, k.replace); clean != value {
+			c.step(k.name, source, "changed: characters that AWS does not take were replaced")
+			value = clean
+			if action := c.sensitivity(k); action != "allow" { // now it may look like more
+				if finding, is := Screen(value); is {
+					return c.conceal(k, value, source, action, finding)
+				}
+			}
+		}
+	}
+	if what := badText(value, 1, maxValueLength); what != "" {
+		c.fail(k, source, "bad_characters", what, "use letters, digits, space and _ . : / = + - @, at most 256", "")
+		return "", false
+	}
+	switch {
+	case len(value) > k.maxLength:
+		c.fail(k, source, "too_long", fmt.Sprintf("is longer than %d characters", k.maxLength), "send a shorter one", value)
+	case k.ranged && !k.inRange(value):
+		c.fail(k, source, "range", "is not in its range", fmt.Sprintf("send a whole number from %d to %d", k.min, k.max), value)
+	case k.pattern != nil && !k.pattern.MatchString(value):
+		c.fail(k, source, "pattern", "does not match its pattern", "the pattern is "+k.patternText, value)
+	default:
+		c.step(k.name, source, "kept")
+		return value, true
+	}
+	return "", false
+}
+
+func (k *key) retiredValue(value string) (string, bool) {
+	if k.fold {
+		value = strings.ToLower(value)
+	}
+	v, ok := k.retired[value]
+	return v, ok
+}
+
+func (c *decider) fail(k *key, source, code, what, remedy, candidate string) {
+	f := c.violate(k, code, fmt.Sprintf("the value of tag %q %s", k.name, what), remedy)
+	f.candidate = c.safe(k, candidate)
+	c.step(k.name, source, "dropped: the value %s", what)
+}
+
+// safe is a value if it may leave although it breaks the policy: it is within AWS's
+// limits and nothing sensitive. Otherwise it is empty.
+func (c *decider) safe(k *key, value string) string {
+	if k.hash || badText(value, 1, maxValueLength) != "" || isSensitive(value) {
+		return ""
+	}
+	return value
+}
+
+func (c *decider) sensitivity(k *key) string {
+	if k.sensitive != "" {
+		return k.sensitive
+	}
+	return c.p.sensitive
+}
+
+// conceal deals with a value that looks like personal data or a secret. What is said of
+// it never holds a part of it.
+func (c *decider) conceal(k *key, value, source, action string, finding Finding) (string, bool) {
+	switch action {
+	case "hash":
+		c.step(k.name, source, "changed: hashed, since the value looks like %s", finding.Name)
+		return c.pseudonym(k, value), true
+	case "redact":
+		c.step(k.name, source, "changed: redacted, since the value looks like %s", finding.Name)
+		return redactedValue, true
+	}
+	c.violate(k, "sensitive_"+finding.Kind, fmt.Sprintf("the value of tag %q looks like %s", k.name, finding.Name), "send a stable internal id in its place")
+	c.step(k.name, source, "dropped: the value looks like %s", finding.Name)
+	return "", false
+}
+
+func (c *decider) pseudonym(k *key, value string) string {
+	return c.p.epochAt(c.req.At).pseudonym(k.name, value)
+}
+
+// value is what conditions of rules see: facts, then tags that were kept.
+func (c *decider) value(name string) (string, bool) {
+	if i, ok := c.p.byName[name]; ok && c.p.keys[i].name == name {
+		return c.slots[i].value, c.slots[i].ok
+	}
+	return c.req.Fact(name)
+}
+
+// applyRules looks which rules hold, and only then does what they say: what one rule
+// does is not seen by the conditions of another.
+func (c *decider) applyRules() {
+	if len(c.p.rules) == 0 {
+		return
+	}
+	var few [4]*rule
+	holding := few[:0]
+	value := c.value // one closure for all conditions
+	for i := range c.p.rules {
+		r := &c.p.rules[i]
+		if c.trace {
+			holds, why := r.when.Holds(value)
+			text := "did not match because " + why
+			if holds {
+				text = "holds: " + r.when.String()
+			}
+			c.d.Rules = append(c.d.Rules, RuleStep{r.title(), holds, text})
+		}
+		if r.when.holds(value) {
+			holding = append(holding, r)
+		}
+	}
+	for _, r := range holding {
+		for _, i := range r.require {
+			c.demand(i, r)
+		}
+		for _, a := range r.allow {
+			c.allow(r, a)
+		}
+	}
+	for _, r := range holding {
+		for _, i := range r.forbid {
+			if s := &c.slots[i]; s.ok {
+				f := c.violate(c.p.keys[i], "forbidden", fmt.Sprintf("tag %q is forbidden when %s", c.p.keys[i].name, r.when.String()), "leave it out")
+				f.rule, f.candidate, f.good = r, s.value, true
+				c.step(c.p.keys[i].name, s.source, "dropped: %s forbids it", r.title())
+				*s = slot{failed: true, source: s.source}
+			}
+		}
+	}
+}
+
+func (c *decider) allow(r *rule, a allowed) {
+	s, k := &c.slots[a.key], c.p.keys[a.key]
+	if !s.ok || slices.ContainsFunc(a.values, func(v string) bool { return MatchPattern(v, s.value) }) {
+		return
+	}
+	f := c.violate(k, "not_allowed", fmt.Sprintf("the value of tag %q is not allowed when %s", k.name, r.when.String()), "allowed are: "+listed(a.values))
+	f.rule, f.candidate, f.good = r, s.value, true
+	c.step(k.name, s.source, "dropped: %s does not allow the value", r.title())
+	*s = slot{failed: true, source: s.source}
+}
+
+// demand notes that a required key has no value, unless that is known.
+func (c *decider) demand(i int, r *rule) {
+	s, k := &c.slots[i], c.p.keys[i]
+	if s.ok || s.failed {
+		return
+	}
+	why := ""
+	if r != nil {
+		why = " when " + r.when.String()
+	}
+	remedy := "send it in X-Waybill-Tags"
+	switch {
+	case k.from != fromNowhere:
+		remedy = "it comes from the caller's identity (" + k.fromText + "), which lacks it"
+	case len(k.values) > 0:
+		remedy += "; allowed are: " + listed(k.values)
+	case k.pattern != nil:
+		remedy += "; the pattern is " + k.patternText
+	case k.ranged:
+		remedy += fmt.Sprintf("; a whole number from %d to %d", k.min, k.max)
+	}
+	c.violate(k, "missing", fmt.Sprintf("tag %q is required%s", k.name, why), remedy).rule = r
+	c.step(k.name, "", "missing: it is required%s", why)
+}
+
+// count holds values against the bounds that their keys declare. Calls that are
+// refused anyway are not counted.
+func (c *decider) count() {
+	if c.req.Guard == nil {
+		return
+	}
+	var few [4]sighted
+	values := few[:0]
+	for i, k := range c.p.keys {
+		if k.limit > 0 && c.slots[i].ok {
+			values = append(values, sighted{key: i, name: k.name, value: c.slots[i].value})
+		}
+	}
+	if len(values) == 0 || slices.ContainsFunc(c.found, func(f found) bool { return c.modeOf(&f) == Enforce }) {
+		return
+	}
+	c.req.Guard.admit(c.today(), values)
+	for _, v := range values {
+		if !v.beyond {
+			continue
+		}
+		k, s := c.p.keys[v.key], &c.slots[v.key]
+		switch k.action {
+		case "other":
+			s.value = otherValue
+			c.step(k.name, s.source, "changed: the key has %d values, and this is another", k.limit)
+			c.note(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use")
+		case "observe":
+			c.note(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use")
+		default:
+			f := c.violate(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use, or have maxDistinct raised")
+			f.candidate = s.value
+			c.step(k.name, s.source, "dropped: the key has %d values, and this is another", k.limit)
+			*s = slot{failed: true, source: s.source}
+		}
+	}
+}
+
+func (c *decider) today() waybill.Day {
+	if c.day > 0 {
+		return c.day
+	}
+	return 1
+}
+
+// modeOf is the mode of a violation: the rollout's first entry that covers it, the
+// rule's, the key's, the policy's.
+func (c *decider) modeOf(f *found) Mode {
+	if f.fixed != "" {
+		return f.fixed
+	}
+	for i := range c.p.rollout {
+		r := &c.p.rollout[i]
+		if (r.keys == nil || slices.Contains(r.keys, f.key)) && r.when.holds(c.value) {
+			return r.mode
+		}
+	}
+	if f.rule != nil && f.rule.mode != "" {
+		return f.rule.mode
+	}
+	if f.key >= 0 && c.p.keys[f.key].mode != "" {
+		return c.p.keys[f.key].mode
+	}
+	return c.p.mode
+}
+
+// settle gives each violation its mode, and the call its outcome. What is not enforced
+// keeps a value of the vocabulary; what is only observed keeps any that AWS takes, on
+// the request.
+func (c *decider) settle() {
+	c.d.Outcome = waybill.PolicyAllowed
+	if len(c.found) == 0 {
+		return
+	}
+	c.d.Violations = make([]Violation, len(c.found))
+	for i := range c.found { // all modes first: they depend on the tags that were kept
+		f := &c.found[i]
+		v := &c.d.Violations[i]
+		*v = Violation{Code: f.code, Message: f.message, Remedy: f.remedy, Mode: c.modeOf(f)}
+		if f.key >= 0 {
+			v.Key = c.p.keys[f.key].name
+		}
+		if f.rule != nil {
+			v.Rule = f.rule.title()
+		}
+	}
+	for i := range c.found {
+		f, mode := &c.found[i], c.d.Violations[i].Mode
+		switch {
+		case mode == Enforce:
+			c.d.Outcome = waybill.PolicyRefused
+		case mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
+			c.d.Outcome = waybill.PolicyWarned
+		}
+		if f.candidate == "" || mode == Enforce || mode == Warn && !f.good {
+			continue
+		}
+		s := &c.slots[f.key]
+		s.value, s.ok, s.loose = f.candidate, true, !f.good
+		if s.loose {
+			c.d.loose = append(c.d.loose, c.p.keys[f.key].name)
+			c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
+		} else {
+			c.step(c.p.keys[f.key].name, s.source, "kept after all: the violation is not enforced")
+		}
+	}
+}
+
+// carry deals the tags out to their carriers. All sets share one piece of memory.
+func (c *decider) carry(extra []waybill.Tag) {
+	n := 0
+	for i := range c.slots {
+		if c.slots[i].ok {
+			n++
+		}
+	}
+	c.d.Drop = c.p.drop
+	if n+len(extra) == 0 {
+		return
+	}
+	memory := make([]waybill.Tag, 0, 4*(n+len(extra)))
+	take := func(want Carrier) waybill.Tags {
+		from := len(memory)
+		for _, i := range c.p.byTag {
+			s, k := &c.slots[i], c.p.keys[i]
+			if !s.ok || want != "" && !k.on(want) && !(s.loose && want == OnRequest) || s.loose && want != "" && want != OnRequest {
+				continue
+			}
+			memory = append(memory, waybill.Tag{Key: k.name, Value: s.value})
+		}
+		return waybill.SortedTags(memory[from:len(memory):len(memory)])
+	}
+	c.d.Tags, c.d.Request, c.d.Session, c.d.Resource = take(""), take(OnRequest), take(OnSession), take(OnResource)
+	if len(extra) > 0 {
+		extra = extra[:min(len(extra), max(0, maxRequestTags-c.d.Request.Len()))]
+		c.d.Request = waybill.NewTags(append(c.d.Request.List(), extra...)...)
+		c.d.Tags = waybill.NewTags(append(c.d.Tags.List(), extra...)...)
+	}
+	if c.d.Request.Len() > maxRequestTags { // loose tags of other carriers
+		c.d.Request = waybill.NewTags(c.d.Request.List()[:maxRequestTags]...)
+	}
+}
+
+// sessionName fills the policy's template. See name.
+func (c *decider) sessionName() string {
+	return c.p.name(c.p.session, c.req, func(key int) string {
+		if at := &c.slots[key]; at.ok && !at.loose {
+			return at.value
+		}
+		return ""
+	})
+}
+
+// Fill makes a name of a template, by the rules of the session name. It is empty where
+// the template is, or where nothing that it names has a value.
+func (d *Decision) Fill(t Template) string {
+	if t.IsZero() {
+		return ""
+	}
+	found := false
+	name := d.policy.name(t.segments, d.req, func(key int) string {
+		name := d.policy.keys[key].name
+		v, _ := d.Tags.Get(name)
+		if slices.Contains(d.loose, name) {
+			return ""
+		}
+		found = found || v != ""
+		return v
+	})
+	for _, s := range t.segments {
+		if s.key < 0 {
+			v, there := d.req.Fact(s.name)
+			found = found || there && v != ""
+		}
+		found = found || s.name == ""
+	}
+	if !found {
+		return ""
 	}
 	return name
 }
 
-func sorted(names []string) string {
-	slices.Sort(names)
-	return strings.Join(names, ", ")
+// name fills a template and brings it to what STS takes: 2 to 64 characters of letters,
+// digits and _ + = , . @ -. A name that had to be changed is kept apart from others by a
+// digest. It is made of values that nobody hid: what looks like personal data becomes a
+// pseudonym.
+func (p *Policy) name(template []segment, req *Request, value func(key int) string) string {
+	var scratch [128]byte
+	text := scratch[:0]
+	for _, s := range template {
+		switch {
+		case s.name == "":
+			text = append(text, s.text...)
+		case s.key >= 0:
+			text = append(text, value(s.key)...)
+		default:
+			v, _ := req.Fact(s.name)
+			if p.sensitive != "allow" && isSensitive(v) {
+				v = p.hide(req, s.name, v)
+			}
+			text = append(text, v...)
+		}
+	}
+	changed := len(text) > maxSessionName
+	for i := 0; i < len(text) && !changed; i++ {
+		changed = !nameCharacter[text[i]]
+	}
+	if !changed && len(text) >= minSessionName {
+		return string(text)
+	}
+	return fitName(string(text))
+}
+
+func (p *Policy) hide(req *Request, name, value string) string {
+	if e := p.epochAt(req.At); e != nil {
+		return e.pseudonym(name, value)
+	}
+	return digestName(value)
+}
+
+func listed(values []string) string {
+	if len(values) > 20 {
+		return strings.Join(values[:20], ", ") + fmt.Sprintf(" and %d more", len(values)-20)
+	}
+	return strings.Join(values, ", ")
 }

@@ -2,10 +2,7 @@ package policy
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -96,96 +93,11 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Every mistake of a file is told at once, with its place, an excerpt and a remedy.
-func TestMistakes(t *testing.T) {
-	const bad = `version: 2
-mode: sometimes
-tags:
-  keys:
-    team: {required: yes, values: [a, b], default: c, colour: red}
-    Team: {}
-    aws:x: {}
-    "k%": {}
-    id: {highCardinality: true, carriers: [session]}
-    cost: {pattern: '(', carriers: [sesion]}
-    who: {from: header.user}
-    secret: {transform: hmac}
-    both: {required: true, forbidden: true}
-    alias: {values: [x], aliases: {y: z}}
-    twice: {default: 010}
-    twice: {}
-  rules:
-    - {when: {team: a}}
-    - {when: {team: []}, require: [nobody]}
-`
-	_, err := Parse("policy.yaml", []byte(bad), Options{})
-	if err == nil {
-		t.Fatal("no mistake was found")
-	}
-	golden := filepath.Join("testdata", "mistakes.txt")
-	if os.Getenv("WAYBILL_UPDATE") != "" {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, readErr := os.ReadFile(golden)
-	if readErr != nil {
-		t.Fatal(readErr)
-	}
-	if err.Error()+"\n" != string(want) {
-		t.Errorf("mistakes are told as\n%s\nwant\n%s", err, want)
-	}
+// Values keep the text they were written with.
+func TestValuesKeepTheirText(t *testing.T) {
 	p := parse(t, "tags: {keys: {cc: {values: [010, no, 1.10], default: 010}}}\n")
 	if v, _ := p.Decide(&Request{}).Tags.Get("cc"); v != "010" {
 		t.Errorf("a cost centre 010 became %q", v)
-	}
-}
-
-// Whatever a request holds, what leaves is within AWS's limits.
-func TestNothingLeavesOverALimit(t *testing.T) {
-	policies := []*Policy{parse(t, example), parse(t, "unknown: pass\nmode: observe\nsession: {name: '{caller}/{team}'}\ntags: {keys: {team: {carriers: [session, request]}}}\n")}
-	r := rand.New(rand.NewPCG(1, 1))
-	alphabet := []rune("abcXYZ019 _.:/=+-@%$#,ä\n\x00\"\\漢")
-	text := func(n int) string {
-		out := make([]rune, r.IntN(n))
-		for i := range out {
-			out[i] = alphabet[r.IntN(len(alphabet))]
-		}
-		return string(out)
-	}
-	for range 3000 {
-		p := policies[r.IntN(len(policies))]
-		var asked []Asked
-		for range r.IntN(40) {
-			asked = append(asked, Asked{text(200), text(400), "test"})
-		}
-		for _, k := range p.Keys() {
-			if r.IntN(2) == 0 {
-				asked = append(asked, Asked{k, text(300), "test"})
-			}
-		}
-		d := p.Decide(&Request{Principal: waybill.Principal{Subject: text(300), Claims: map[string]string{"department": text(300)}}, Asked: asked})
-		if d.Request.Len() > 16 || d.Session.Len() > 50 || len(d.Request.Canonical()) > 8500 {
-			t.Fatalf("%d request tags, %d session tags", d.Request.Len(), d.Session.Len())
-		}
-		for _, set := range []waybill.Tags{d.Request, d.Session} {
-			folded := make(map[string]bool)
-			for k, v := range set.All() {
-				if badText(k, 1, 128) != "" || badText(v, 0, 256) != "" {
-					t.Fatalf("tag %q=%q", k, v)
-				}
-				if folded[strings.ToLower(k)] && set.Equal(d.Session) {
-					t.Fatalf("two keys %q on the session", k)
-				}
-				folded[strings.ToLower(k)] = true
-			}
-		}
-		if n := len(d.SessionName); n < 2 || n > 64 || strings.Trim(d.SessionName, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+=,.@-") != "" {
-			t.Fatalf("session name %q", d.SessionName)
-		}
 	}
 }
 
@@ -206,15 +118,15 @@ func TestMatchPattern(t *testing.T) {
 func TestTakeAsked(t *testing.T) {
 	h := http.Header{}
 	h.Set("X-Waybill-Tags", " team = search ,feature=a=b")
-	h.Set("X-Litellm-Tags", "env:prod")
-	h.Set("X-Portkey-Metadata", `{"_user":"user-17","n":3}`)
+	h.Set("X-Litellm-Tags", "env:prod, nightly")
+	h.Set("X-Portkey-Metadata", `{"_user":"user-17","n":3,"deep":{"a":[1]},"none":null}`)
 	h.Set("X-Openwebui-User-Name", "somebody")
 	h.Set("Accept", "x")
 	got, err := TakeAsked(h)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := fmt.Sprint(got); text != "[{_user user-17 X-Portkey-Metadata} {env prod X-Litellm-Tags} {feature a=b X-Waybill-Tags} {team search X-Waybill-Tags}]" || len(h) != 1 {
+	if text := fmt.Sprint(got); text != "[{team search X-Waybill-Tags} {feature a=b X-Waybill-Tags} {env prod X-Litellm-Tags} {tag nightly X-Litellm-Tags} {_user user-17 X-Portkey-Metadata} {n 3 X-Portkey-Metadata}]" || len(h) != 1 {
 		t.Errorf("%s, left %v", text, h)
 	}
 	if _, err := TakeAsked(http.Header{"X-Waybill-Tags": {"nonsense"}}); err == nil || strings.Contains(err.Error(), "nonsense") {
@@ -250,10 +162,14 @@ func FuzzAsked(f *testing.F) {
 	})
 }
 
+// BenchmarkDecide is of a typical policy: 8 keys, 3 conditional rules, one hash, with
+// screening on and a value of each key that is free.
 func BenchmarkDecide(b *testing.B) {
 	p := parse(b, example)
-	req := &Request{Principal: waybill.Principal{Subject: "user-17", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, Model: "amazon.nova-lite-v1:0",
-		Asked: ask("environment", "production", "costCenter", "CC-1001", "feature", "summary")}
+	req := &Request{Principal: waybill.Principal{Subject: "user-17", Claims: map[string]string{"department": "D1"}, Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, Model: "amazon.nova-lite-v1:0",
+		Asked: ask("environment", "production", "costCenter", "CC-1001", "feature", "summary", "traceId", "4bf92f3577b34da6a3ce929d0e0e4736")}
+	guard := NewGuard(p)
+	req.Guard = guard
 	b.ReportAllocs()
 	for b.Loop() {
 		if d := p.Decide(req); d.Outcome != waybill.PolicyAllowed {

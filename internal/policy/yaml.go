@@ -2,6 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -9,30 +12,66 @@ import (
 
 // A Mistake is one thing wrong with a file: where, what, and the remedy.
 type Mistake struct {
-	File   string
-	Line   int
-	Column int
-	What   string
-	Hint   string
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Key    string `json:"key,omitempty"`  // the tag key it is about
+	Rule   string `json:"rule,omitempty"` // the rule it is about
+	What   string `json:"message"`
+	Hint   string `json:"remedy,omitempty"`
 	source string // the line itself
 }
 
-// Error is "file:line:column: what; hint" and the line with a mark under the place.
+// Error is "file:line:column: what", the remedy, and the line with a mark under the
+// place.
 func (m *Mistake) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", m.File, m.Line, m.Column, m.What)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d:%d: ", m.File, m.Line, m.Column)
+	if m.Rule != "" {
+		b.WriteString(m.Rule + ": ")
+	}
+	if m.Key != "" {
+		fmt.Fprintf(&b, "tag key %q: ", m.Key)
+	}
+	b.WriteString(m.What)
 	if m.Hint != "" {
-		s += "\n    remedy: " + m.Hint
+		b.WriteString("\n    remedy: " + m.Hint)
 	}
 	if m.source != "" {
-		s += fmt.Sprintf("\n    %4d | %s\n         | %s^", m.Line, m.source, strings.Repeat(" ", max(m.Column-1, 0)))
+		line, column := excerpt(m.source, m.Column)
+		fmt.Fprintf(&b, "\n    %4d | %s\n         | %s^", m.Line, line, strings.Repeat(" ", max(column-1, 0)))
 	}
-	return s
+	return b.String()
 }
 
-// Mistakes are all the mistakes of a file.
+// secretValue finds what must not be shown of a line: the values of keys that are
+// named like secrets.
+var secretValue = regexp.MustCompile(`(?i)(?:secret|password|token|hashkey)\w*["']?\s*:\s*("[^"]*"|'[^']*'|[^,}\s]+)`)
+
+// excerpt is the part of a line around a column, without secrets, and the column in it.
+func excerpt(line string, column int) (string, int) {
+	const width, before = 160, 60
+	shown := []byte(line)
+	for _, m := range secretValue.FindAllSubmatchIndex(shown, -1) {
+		for i := m[2]; i < m[3]; i++ {
+			shown[i] = '*'
+		}
+	}
+	from := 0
+	if len(shown) > width && column > before {
+		from = min(column-before, len(shown)-1)
+	}
+	part := strings.ToValidUTF8(string(shown[from:min(len(shown), from+width)]), "?")
+	if from > 0 {
+		return "..." + part, column - from + len("...")
+	}
+	return part, column
+}
+
+// Mistakes are all the mistakes of a file and of what it imports.
 type Mistakes []*Mistake
 
-// Error is every mistake, in the order of the file.
+// Error is every mistake, in the order of the files.
 func (m Mistakes) Error() string {
 	texts := make([]string, len(m))
 	for i, e := range m {
@@ -51,48 +90,149 @@ type Document struct {
 	mistakes Mistakes
 }
 
+// maxDepth bounds how deep a file may nest: no file of ours nests deeper than eight.
+const maxDepth = 50
+
+var placeInError = regexp.MustCompile(`L(\d+)\.C(\d+)|line (\d+)`)
+
 // ReadYAML begins to read a file of one document. An empty file is an empty mapping.
 func ReadYAML(file string, src []byte) (*Document, error) {
 	d := &Document{file: file, lines: strings.Split(string(src), "\n")}
-	var n yaml.Node
-	if err := yaml.Unmarshal(src, &n); err != nil {
-		return nil, Mistakes{{File: file, Line: 1, Column: 1, What: "is not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}}
+	var all []yaml.Node
+	if err := yaml.Load(src, &all, yaml.WithAllDocuments()); err != nil {
+		at := &yaml.Node{Line: 1, Column: 1}
+		if m := placeInError.FindStringSubmatch(err.Error()); m != nil {
+			at.Line, _ = strconv.Atoi(m[1] + m[3]) // digits, by the expression
+			if m[2] != "" {
+				at.Column, _ = strconv.Atoi(m[2])
+			}
+		}
+		what := err.Error()
+		if i := strings.LastIndex(what, ": "); i >= 0 {
+			what = what[i+2:]
+		}
+		d.mistake(at, Node{}, "indent with blanks, close what is open, and quote values that hold : or #", "is not YAML: "+what)
+		return nil, d.mistakes
 	}
 	d.root = &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1}
-	if len(n.Content) > 0 {
-		d.root = n.Content[0]
+	if len(all) > 0 {
+		if n := &all[0]; n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+			d.root = n.Content[0]
+		} else if n.Kind != yaml.DocumentNode && n.Kind != 0 {
+			d.root = n
+		}
+	}
+	if len(all) > 1 {
+		second := &all[1]
+		if second.Kind == yaml.DocumentNode && len(second.Content) > 0 {
+			second = second.Content[0]
+		}
+		d.mistake(second, Node{}, "write one document a file; others can be named under import", "a second document begins here, and would not be read")
+	}
+	if n := tooDeep(d.root, 0); n != nil {
+		d.mistake(n, Node{}, "write it flatter", fmt.Sprintf("nests deeper than %d", maxDepth))
+		return nil, d.mistakes
 	}
 	return d, nil
 }
 
-// Root is the top of the document.
-func (d *Document) Root() Node { return Node{d, d.root} }
+func tooDeep(n *yaml.Node, depth int) *yaml.Node {
+	if depth > maxDepth {
+		return n
+	}
+	for _, c := range n.Content {
+		if deep := tooDeep(c, depth+1); deep != nil {
+			return deep
+		}
+	}
+	return nil
+}
 
-// Err is all mistakes found so far, or nil.
+// Root is the top of the document.
+func (d *Document) Root() Node { return Node{d: d, n: d.root} }
+
+// Err is all mistakes found so far in the order of the file, or nil.
 func (d *Document) Err() error {
 	if len(d.mistakes) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(d.mistakes, func(a, b *Mistake) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
 	return d.mistakes
 }
 
-// A Node is a place in a Document.
+func (d *Document) mistake(at *yaml.Node, about Node, hint, what string) {
+	m := &Mistake{File: d.file, Line: at.Line, Column: at.Column, Key: about.key, Rule: about.rule, What: what, Hint: hint}
+	if m.Line > 0 && m.Line <= len(d.lines) {
+		m.source = strings.TrimRight(d.lines[m.Line-1], "\r")
+	}
+	d.mistakes = append(d.mistakes, m)
+}
+
+// A Node is a place in a Document, and what it is about. The zero value is nowhere.
 type Node struct {
-	d *Document
-	n *yaml.Node
+	d         *Document
+	n         *yaml.Node
+	key, rule string
 }
 
 // Mistake notes what is wrong at the node, and the remedy.
 func (n Node) Mistake(hint, format string, args ...any) {
-	m := &Mistake{File: n.d.file, Line: n.n.Line, Column: n.n.Column, What: fmt.Sprintf(format, args...), Hint: hint}
-	if m.Line > 0 && m.Line <= len(n.d.lines) {
-		m.source = strings.TrimRight(n.d.lines[m.Line-1], "\r")
-	}
-	n.d.mistakes = append(n.d.mistakes, m)
+	n.d.mistake(n.n, n, hint, fmt.Sprintf(format, args...))
 }
 
+// About is the same place, and what is wrong there is wrong with a tag key.
+func (n Node) About(key string) Node {
+	n.key = key
+	return n
+}
+
+// Of is the same place, and what is wrong there is wrong with a rule.
+func (n Node) Of(rule string) Node {
+	n.rule = rule
+	return n
+}
+
+func (n Node) child(c *yaml.Node) Node { return Node{n.d, c, n.key, n.rule} }
+
 // Position is "file:line".
-func (n Node) Position() string { return fmt.Sprintf("%s:%d", n.d.file, n.n.Line) }
+func (n Node) Position() string {
+	if n.n == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", n.d.file, n.n.Line)
+}
+
+// Field is the value of a key of a mapping, or the mapping itself where it has no such
+// key: the place to complain about.
+func (n Node) Field(name string) Node {
+	if v, ok := n.field(name); ok {
+		return v
+	}
+	return n
+}
+
+// Has reports whether a mapping has a key.
+func (n Node) Has(name string) bool {
+	_, ok := n.field(name)
+	return ok
+}
+
+func (n Node) field(name string) (Node, bool) {
+	if n.n == nil || n.n.Kind != yaml.MappingNode {
+		return Node{}, false
+	}
+	for i := 0; i+1 < len(n.n.Content); i += 2 {
+		if n.n.Content[i].Value == name {
+			return n.child(n.n.Content[i+1]), true
+		}
+	}
+	return Node{}, false
+}
 
 // Fields calls the function of each key of a mapping. A key without a function is a
 // mistake that names the keys there are.
@@ -104,11 +244,19 @@ func (n Node) Fields(fields map[string]func(Node)) {
 			for name := range fields {
 				names = append(names, name)
 			}
-			k.Mistake("known here are: "+sorted(names), "unknown key %q", key)
+			k.unknown(key, names)
 			return
 		}
 		f(v)
 	})
+}
+
+func (n Node) unknown(key string, names []string) {
+	hint := "known here are: " + sorted(names)
+	if near := nearest(key, names); near != "" {
+		hint = fmt.Sprintf("%s is perhaps meant; %s", near, hint)
+	}
+	n.Mistake(hint, "unknown key %q", key)
 }
 
 // Each calls f for each key of a mapping, in the order of the file.
@@ -122,7 +270,7 @@ func (n Node) Each(f func(key string, k, v Node)) {
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.n.Content); i += 2 {
-		k, v := Node{n.d, n.n.Content[i]}, Node{n.d, n.n.Content[i+1]}
+		k, v := n.child(n.n.Content[i]), n.child(n.n.Content[i+1])
 		if k.n.Kind != yaml.ScalarNode || v.n.Kind == yaml.AliasNode || v.n.Anchor != "" {
 			k.Mistake("write the value out", "aliases, anchors and composed keys are not taken")
 			continue
@@ -138,11 +286,17 @@ func (n Node) Each(f func(key string, k, v Node)) {
 
 // Text is the text of a scalar, exactly as written.
 func (n Node) Text() string {
-	if n.n.Kind != yaml.ScalarNode {
+	switch {
+	case n.n.Kind == yaml.AliasNode || n.n.Anchor != "":
+		n.Mistake("write the value out", "aliases and anchors are not taken")
+		return ""
+	case n.n.Kind != yaml.ScalarNode:
 		n.Mistake("write one value", "a single value is expected here")
 		return ""
-	}
-	if n.n.Tag == "!!null" {
+	case n.n.Style&yaml.TaggedStyle != 0:
+		n.Mistake("leave the tag out", "YAML tags such as %s are not taken", n.n.Tag)
+		return ""
+	case n.n.Tag == "!!null":
 		return ""
 	}
 	return n.n.Value
@@ -163,12 +317,14 @@ func (n Node) Bool() bool {
 // OneOf is a text that must be one of some.
 func (n Node) OneOf(allowed ...string) string {
 	text := n.Text()
-	for _, a := range allowed {
-		if a == text {
-			return text
-		}
+	if slices.Contains(allowed, text) {
+		return text
 	}
-	n.Mistake("one of: "+strings.Join(allowed, ", "), "%q is not known here", text)
+	hint := "one of: " + strings.Join(allowed, ", ")
+	if near := nearest(text, allowed); near != "" {
+		hint = fmt.Sprintf("%s is perhaps meant; %s", near, hint)
+	}
+	n.Mistake(hint, "%q is not known here", text)
 	return text
 }
 
@@ -183,7 +339,7 @@ func (n Node) List() []Node {
 	case yaml.SequenceNode:
 		out := make([]Node, len(n.n.Content))
 		for i, c := range n.n.Content {
-			out[i] = Node{n.d, c}
+			out[i] = n.child(c)
 		}
 		return out
 	}
@@ -202,3 +358,45 @@ func (n Node) Texts() []string {
 
 // IsMapping reports whether the node is a mapping.
 func (n Node) IsMapping() bool { return n.n.Kind == yaml.MappingNode }
+
+// nearest is the word that was perhaps meant: the one at the least edit distance, if
+// that is at most a third of its letters.
+func nearest(word string, known []string) string {
+	if len(word) < 3 || len(word) > 64 {
+		return ""
+	}
+	best, least := "", 1<<30
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least && d*3 <= max(len(k), 3) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := last
+			if a[i] != b[j] {
+				cost++
+			}
+			last = row[j+1]
+			row[j+1] = min(cost, row[j]+1, last+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func sorted(names []string) string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

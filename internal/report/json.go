@@ -39,9 +39,16 @@ func StatementJSON(w io.Writer, s *ledger.Statement) error {
 	for _, b := range s.Buckets {
 		buckets = append(buckets, object{"bucket": b.Bucket, "cost": b.Amount, "evidence": evidence(b.Evidence)})
 	}
-	return write(w, object{"version": Version, "period": s.Period, "basis": s.Basis, "reason": s.Reason, "by": s.By, "currency": s.Currency,
+	out := object{"version": Version, "period": s.Period, "basis": s.Basis, "reason": s.Reason, "by": s.By, "currency": s.Currency,
 		"rows": rows, "elsewhere": s.Elsewhere, "unattributed": s.Unattributed, "buckets": buckets, "total": s.Total, "billed": s.Billed,
-		"not_claimed": s.NotClaimed, "refused": s.Refused})
+		"not_claimed": s.NotClaimed, "refused": s.Refused}
+	if s.Renamed != "" {
+		out["reorganised"] = s.Renamed
+	}
+	if len(s.NotClaimedElse) > 0 {
+		out["not_claimed_else"] = s.NotClaimedElse
+	}
+	return write(w, out)
 }
 
 // usage has every kind, so that a reader need not know which are left out.
@@ -75,8 +82,12 @@ func ReconciliationJSON(w io.Writer, r *ledger.Reconciliation) error {
 			"timing": k.Timing, "rounding": k.Rounding, "unmatched": k.Unmatched, "metered_quantity": k.MeteredQuantity, "billed_quantity": k.BilledQuantity,
 			"bill_rows": k.Rows, "calls": k.Calls})
 	}
-	return write(w, object{"version": Version, "period": r.Period, "currency": r.Currency, "metered": r.Metered, "billed": r.Billed, "variance": r.Variance,
+	out := object{"version": Version, "period": r.Period, "currency": r.Currency, "metered": r.Metered, "billed": r.Billed, "variance": r.Variance,
 		"buckets": buckets, "keys": keys, "not_claimed": r.NotClaimed, "not_claimed_rows": r.NotClaimedRows, "calls": r.Calls, "unknown": r.UnknownCalls,
 		"unpriced": r.UnpricedCalls, "bypass_calls": r.BypassCalls, "log_only": r.LoggedOnly, "gateway_only": r.MeteredOnly, "bill_rows": r.BillRows,
-		"settled_through": r.SettledThrough.String(), "over_tolerance": r.OverTolerance()})
+		"settled_through": r.SettledThrough.String(), "over_tolerance": r.OverTolerance()}
+	if len(r.NotClaimedElse) > 0 {
+		out["not_claimed_else"] = r.NotClaimedElse
+	}
+	return write(w, out)
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,7 +57,11 @@ func right(columns ...int) []table.ColumnConfig {
 
 // StatementText shows a statement on a terminal. What is not known comes first.
 func StatementText(w io.Writer, s *ledger.Statement) {
-	fmt.Fprintf(w, "%s, basis %s: %s.\n\n", s.Period, s.Basis, s.Reason)
+	fmt.Fprintf(w, "%s, basis %s: %s.\n", s.Period, s.Basis, s.Reason)
+	if s.Renamed != "" {
+		fmt.Fprintf(w, "Tag values are %s.\n", s.Renamed)
+	}
+	fmt.Fprintln(w)
 	var unknown, unpriced, calls int64
 	for _, r := range s.Rows {
 		unknown, unpriced, calls = unknown+r.Unknown, unpriced+r.Unpriced, calls+r.Calls
@@ -105,8 +111,15 @@ func StatementText(w io.Writer, s *ledger.Statement) {
 	t.Render()
 	if s.HasBill {
 		fmt.Fprintf(w, "\nbilled %s %s", s.Billed.String(), s.Currency)
+		var other []string
 		if !s.NotClaimed.IsZero() {
-			fmt.Fprintf(w, "; the export has %s of other services, which are in no figure here", money(s.NotClaimed))
+			other = append(other, money(s.NotClaimed))
+		}
+		for _, c := range slices.Sorted(maps.Keys(s.NotClaimedElse)) {
+			other = append(other, money(s.NotClaimedElse[c])+" "+c)
+		}
+		if len(other) > 0 {
+			fmt.Fprintf(w, "; the export has %s of other services, which are in no figure here", strings.Join(other, " and "))
 		}
 		fmt.Fprintln(w)
 	}

@@ -1,0 +1,146 @@
+package policy
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// golden compares a text with a file, or writes the file.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if os.Getenv("WAYBILL_UPDATE") != "" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+// Every mistake of a file is told at once, with its place, what it is about, an excerpt
+// and a remedy.
+func TestMistakes(t *testing.T) {
+	files, err := filepath.Glob("testdata/mistakes/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files of mistakes", err)
+	}
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Parse(filepath.Base(file), src, Options{Open: func(name string) ([]byte, error) {
+			b, err := os.ReadFile(filepath.Join("testdata/mistakes", name))
+			if err != nil {
+				return nil, os.ErrNotExist
+			}
+			return b, nil
+		}})
+		if err == nil {
+			t.Errorf("%s: no mistake was found", file)
+			continue
+		}
+		golden(t, strings.TrimSuffix(file, ".yaml")+".golden", err.Error()+"\n")
+	}
+	if _, err := Parse("alone.yaml", []byte("import: other.yaml\n"), Options{}); err == nil || !strings.Contains(err.Error(), "files cannot be imported here") {
+		t.Errorf("an import that nothing can open: %v", err)
+	}
+}
+
+// The golden files show every mistake that the package knows to tell.
+func TestEveryMistakeIsShown(t *testing.T) {
+	shown := ""
+	files, _ := filepath.Glob("testdata/*/*.golden")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown += string(b)
+	}
+	elsewhere := map[string]bool{ // shown by other tests
+		"files cannot be imported here": true,
+	}
+	sources, _ := filepath.Glob("*.go")
+	verb := regexp.MustCompile(`%[a-z]`)
+	told := 0
+	for _, file := range sources {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if fn, ok := call.Fun.(*ast.SelectorExpr); !ok || fn.Sel.Name != "Mistake" || len(call.Args) < 2 {
+				return true
+			}
+			lit, ok := call.Args[1].(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			format, _ := strconv.Unquote(lit.Value)
+			told++
+			var parts []string
+			for _, part := range verb.Split(format, -1) {
+				parts = append(parts, regexp.QuoteMeta(part))
+			}
+			if !elsewhere[format] && !regexp.MustCompile(strings.Join(parts, ".*")).MatchString(shown) {
+				t.Errorf("%s: no golden file shows %q", file, format)
+			}
+			return true
+		})
+	}
+	if told < 50 {
+		t.Errorf("found %d mistakes in the sources", told)
+	}
+}
+
+// Mistakes in a file of cases are told like those of a policy.
+func TestMistakesInCases(t *testing.T) {
+	src, err := os.ReadFile("testdata/cases/mistakes.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parse(t, example).RunCases("mistakes.yaml", src)
+	if err == nil {
+		t.Fatal("no mistake was found")
+	}
+	golden(t, "testdata/cases/mistakes.golden", err.Error()+"\n")
+}
+
+// What is shown of a line has no secrets in it.
+func TestExcerptsHideSecrets(t *testing.T) {
+	const src = "a: {secretAccessKey: abc123def, 'hashKey': \"x y\", token: 'q', other: shown}\n"
+	d, err := ReadYAML("waybilld.yaml", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Root().Fields(nil)
+	text := d.Err().Error()
+	for _, secret := range []string{"abc123def", "x y", "'q'"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the excerpt shows %q: %s", secret, text)
+		}
+	}
+	if !strings.Contains(text, "other: shown") {
+		t.Errorf("the excerpt hides too much: %s", text)
+	}
+}
