@@ -26,6 +26,9 @@ const (
 	ReasonReplayed   Reason = "replayed"
 	ReasonBody       Reason = "body"
 	ReasonScope      Reason = "scope"
+	ReasonPath       Reason = "path"            // clients and servers read it in several ways
+	ReasonSealed     Reason = "sealed"          // a key of ours whose secret we cannot open
+	ReasonUnsigned   Reason = "unsigned_header" // a header that had to be signed was not
 )
 
 // A Refusal is the error of a proof that does not hold, with the reason for the audit

@@ -128,13 +128,6 @@ func (v *SigV4) Stats() SigV4Stats {
 	return SigV4Stats{Repeated: v.seen.repeated.Load(), Forgotten: v.seen.forgotten.Load()}
 }
 
-// Reasons of refusals that only signatures have.
-const (
-	ReasonPath     Reason = "path"            // one that clients and servers read in several ways
-	ReasonSealed   Reason = "sealed"          // a key of ours whose secret we cannot open
-	ReasonUnsigned Reason = "unsigned_header" // one that had to be signed
-)
-
 // scope is the credential scope of a signature, but for the key.
 type scope struct{ date, region, service string }
 
