@@ -197,7 +197,7 @@ func (k *Keys) RotateSigning(id string, overlap time.Duration, s *Sealer) (secre
 			}
 			return append(list, key), nil
 		}
-		return nil, noKey(id)
+		return nil, &waybill.Error{Kind: waybill.NotFound, Message: fmt.Sprintf("there is no signing key %q", id), Hint: "waybill keys list shows them"}
 	})
 	if err != nil {
 		return SigningSecret{}, Key{}, err
