@@ -78,6 +78,62 @@ func TestSignatureVectors(t *testing.T) {
 	}
 }
 
+// A presigned GetCallerIdentity that an independent implementation has signed says who
+// signed it, until its time is over, and only as it is.
+func TestPresignedIdentity(t *testing.T) {
+	now := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
+	w := NewWorld(Config{Regions: []string{"us-east-1"}, RealNow: func() time.Time { return now }})
+	w.byID["AKIDEXAMPLE"] = &credential{id: "AKIDEXAMPLE", secret: vectorSecret, token: "fixture-session-token", account: "111122223333",
+		arn: "arn:aws:sts::111122223333:assumed-role/bedrock/session", isRole: true}
+	const query = "/?Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20250102%2Fus-east-1%2Fsts%2Faws4_request" +
+		"&X-Amz-Date=20250102T030405Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host%3Bx-waybill-gateway&X-Amz-Security-Token=fixture-session-token" +
+		"&X-Amz-Signature=b6ac660713dec7fd109b6fc67cda2b562b8def3865b6387d032d22c1d24f5733"
+	ask := func(target string, change func(*http.Request)) (int, string) {
+		r := httptest.NewRequest("GET", target, nil)
+		r.Host = "sts.us-east-1.amazonaws.com"
+		r.Header.Set("X-Waybill-Gateway", "wb.example")
+		if change != nil {
+			change(r)
+		}
+		rw := httptest.NewRecorder()
+		w.Handler().ServeHTTP(rw, r)
+		return rw.Code, rw.Body.String()
+	}
+	status, body := ask(query, nil)
+	if status != 200 || !strings.Contains(body, "<Arn>arn:aws:sts::111122223333:assumed-role/bedrock/session</Arn>") || !strings.Contains(body, ":session</UserId>") || !strings.Contains(body, "<UserId>AROA") {
+		t.Errorf("%d %s", status, body)
+	}
+	for name, tt := range map[string]struct {
+		old, young string
+		change     func(*http.Request)
+		want       string
+	}{
+		"another gateway":     {change: func(r *http.Request) { r.Header.Set("X-Waybill-Gateway", "other.example") }, want: "SignatureDoesNotMatch"},
+		"no gateway":          {change: func(r *http.Request) { r.Header.Del("X-Waybill-Gateway") }, want: "SignatureDoesNotMatch"},
+		"another host":        {change: func(r *http.Request) { r.Host = "sts.us-west-2.amazonaws.com" }, want: "SignatureDoesNotMatch"},
+		"an unsigned header":  {change: func(r *http.Request) { r.Header.Set("X-Amz-Note", "x") }, want: "SignatureDoesNotMatch"},
+		"another life":        {old: "Expires=60", young: "Expires=61", want: "SignatureDoesNotMatch"},
+		"another action":      {old: "GetCallerIdentity", young: "GetSessionToken", want: "SignatureDoesNotMatch"},
+		"another token":       {old: "fixture-session", young: "fixture-sessiom", want: "InvalidClientTokenId"},
+		"another key":         {old: "AKIDEXAMPLE", young: "AKIDEXAMPLF", want: "InvalidClientTokenId"},
+		"another signature":   {old: "=b6ac", young: "=b6ad", want: "SignatureDoesNotMatch"},
+		"a parameter twice":   {old: "Version=", young: "Version=2011-06-15&Version=", want: "IncompleteSignature"},
+		"without a signature": {old: "X-Amz-Signature", young: "X-Amz-Signatura", want: "MissingAuthenticationToken"},
+	} {
+		target := query
+		if tt.old != "" {
+			target = strings.Replace(query, tt.old, tt.young, 1)
+		}
+		if status, body := ask(target, tt.change); status == 200 || !strings.Contains(body, "<Code>"+tt.want+"</Code>") {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
+	now = now.Add(61 * time.Second)
+	if status, body := ask(query, nil); status != 403 || !strings.Contains(body, "Signature expired") {
+		t.Errorf("after its time: %d %s", status, body)
+	}
+}
+
 func TestFrameVectors(t *testing.T) {
 	want := "0000008300000061a9d144e50f3a657863657074696f6e2d747970650700137468726f74746c696e67457863657074696f6e0d3a636f6e74656e742d747970650700106170706c69636174696f6e2f6a736f6e0d3a6d6573736167652d74797065070009657863657074696f6e7b226d657373616765223a22736c6f77227d9350311c"
 	if got := hex.EncodeToString(Frame("exception", "throttlingException", []byte(`{"message":"slow"}`))); got != want {

@@ -1,6 +1,8 @@
 package fakeaws
 
 import (
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -20,11 +22,18 @@ func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	form, formErr := url.ParseQuery(string(body))
+	text := string(body)
+	if r.Method == http.MethodGet {
+		text = r.URL.RawQuery
+	}
+	form, formErr := url.ParseQuery(text)
 	var caller *credential
 	var where scope
 	var no *refusal
-	if form.Get("Action") != "AssumeRoleWithWebIdentity" { // the one call that nobody signs
+	switch {
+	case r.Method == http.MethodGet:
+		caller, where, no = w.verifyPresigned(r, body)
+	case form.Get("Action") != "AssumeRoleWithWebIdentity": // the one call that nobody signs
 		caller, where, no = w.verify(r, body, "sts")
 	}
 	if no == nil {
@@ -49,10 +58,24 @@ func (w *World) sts(rw http.ResponseWriter, r *http.Request) {
 	case "GetCallerIdentity":
 		w.xml(rw, 200, fmt.Sprintf(`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>`+
 			`<Arn>%s</Arn><UserId>%s</UserId><Account>%s</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></GetCallerIdentityResponse>`,
-			escape(caller.arn), caller.id, caller.account, newID()))
+			escape(caller.arn), escape(caller.userID()), caller.account, newID()))
 	default:
 		w.stsError(rw, &refusal{400, "InvalidAction", "Could not find operation " + form.Get("Action")})
 	}
+}
+
+// userID is the unique id of a principal: of a role's session with the session's name.
+// A role or user that is made anew under the same name would have another.
+func (c *credential) userID() string {
+	unique := func(prefix, of string) string {
+		sum := sha256.Sum256([]byte(of))
+		return prefix + base32.StdEncoding.EncodeToString(sum[:])[:17]
+	}
+	if !c.isRole {
+		return unique("AIDA", c.arn)
+	}
+	at := strings.LastIndexByte(c.arn, '/')
+	return unique("AROA", c.arn[:at]) + ":" + c.arn[at+1:]
 }
 
 // stsNames are STS's names of the refusals of a signature.
@@ -170,18 +193,18 @@ func (w *World) assumeRole(rw http.ResponseWriter, caller *credential, form url.
 		return
 	}
 	w.xml(rw, 200, fmt.Sprintf(`<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>%s</AssumeRoleResult>`+
-		`<ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></AssumeRoleResponse>`, sessionXML(session, form, packed), newID()))
+		`<ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></AssumeRoleResponse>`, sessionXML(session, packed), newID()))
 }
 
 // sessionXML is what the answers of both calls share.
-func sessionXML(session *credential, form url.Values, packed int) string {
+func sessionXML(session *credential, packed int) string {
 	source := ""
 	if session.sourceIdentity != "" {
 		source = "<SourceIdentity>" + escape(session.sourceIdentity) + "</SourceIdentity>"
 	}
-	return source + fmt.Sprintf(`<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
+	return source + fmt.Sprintf(`<AssumedRoleUser><AssumedRoleId>%s</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser>`+
 		`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials>`+
-		`<PackedPolicySize>%d</PackedPolicySize><SessionTokenSize>%d</SessionTokenSize><SessionTokenUtilization>%d</SessionTokenUtilization>`, escape(form.Get("RoleSessionName")), escape(session.arn), session.id, session.secret, session.token,
+		`<PackedPolicySize>%d</PackedPolicySize><SessionTokenSize>%d</SessionTokenSize><SessionTokenUtilization>%d</SessionTokenUtilization>`, escape(session.userID()), escape(session.arn), session.id, session.secret, session.token,
 		session.expires.UTC().Format(time.RFC3339), packed, len(session.token), packed)
 }
 

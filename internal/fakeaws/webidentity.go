@@ -42,7 +42,7 @@ func (w *World) assumeRoleWithWebIdentity(rw http.ResponseWriter, form url.Value
 	w.xml(rw, 200, fmt.Sprintf(`<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>%s`+
 		`<SubjectFromWebIdentityToken>%s</SubjectFromWebIdentityToken><Audience>%s</Audience><Provider>%s</Provider>`+
 		`</AssumeRoleWithWebIdentityResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>`,
-		sessionXML(session, form, packed), escape(claims.subject), escape(claims.audience), escape(provider.ARN), newID()))
+		sessionXML(session, packed), escape(claims.subject), escape(claims.audience), escape(provider.ARN), newID()))
 }
 
 // webClaims are what a token says, once its signature holds.
