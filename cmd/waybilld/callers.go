@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -23,6 +24,9 @@ type callersConfig struct {
 	known        []identity.Caller
 	denied       string
 	audit        string
+	sealing      []string // keys that seal the secrets of signing keys
+	signing      identity.SigV4Config
+	aws          *identity.AWSConfig
 }
 
 // readCallers reads the mapping `callers`. file makes a path absolute.
@@ -53,6 +57,8 @@ func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
 				c.certificates = append(c.certificates, readCertificateRule(item))
 			}
 		},
+		"signing": func(n policy.Node) { c.readSigning(n) },
+		"aws":     func(n policy.Node) { c.readAWS(n) },
 		"known": func(n policy.Node) {
 			for _, item := range n.List() {
 				c.known = append(c.known, readKnown(item))
@@ -61,9 +67,56 @@ func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
 	})
 }
 
+// readSigning reads the mapping `signing`: docs/operate/signing-keys.md.
+func (c *callersConfig) readSigning(n policy.Node) {
+	n.Fields(map[string]func(policy.Node){
+		"sealingKeys": func(n policy.Node) {
+			for _, item := range n.List() {
+				c.sealing = append(c.sealing, reference(item))
+			}
+		},
+		"services":      func(n policy.Node) { c.signing.Services = n.Texts() },
+		"regions":       func(n policy.Node) { c.signing.Regions = n.Texts() },
+		"window":        func(n policy.Node) { c.signing.Window = duration(n) },
+		"maxExpires":    func(n policy.Node) { c.signing.MaxExpires = duration(n) },
+		"repeats":       func(n policy.Node) { c.signing.Repeats = int(number(n)) },
+		"unsignedEmpty": func(n policy.Node) { c.signing.UnsignedEmpty = n.Bool() },
+		"addedHeaders":  func(n policy.Node) { c.signing.Added = n.Texts() },
+	})
+	if len(c.sealing) == 0 {
+		n.Mistake("add sealingKeys: ['${WAYBILL_SEALING_KEY}']; openssl rand -base64 32 makes one", "signing keys need the key that their secrets are sealed with")
+	}
+}
+
+// readAWS reads the mapping `aws`: docs/operate/aws-identity.md.
+func (c *callersConfig) readAWS(n policy.Node) {
+	c.aws = new(identity.AWSConfig)
+	n.Fields(map[string]func(policy.Node){
+		"gateway":  func(n policy.Node) { c.aws.Gateway = reference(n) },
+		"accounts": func(n policy.Node) { c.aws.Accounts = n.Texts() },
+		"regions":  func(n policy.Node) { c.aws.Regions = n.Texts() },
+		"maxAge":   func(n policy.Node) { c.aws.MaxAge = duration(n) },
+		"keep":     func(n policy.Node) { c.aws.Keep = duration(n) },
+		"rules": func(n policy.Node) {
+			for _, item := range n.List() {
+				var r identity.AWSRule
+				text := func(to *string) func(policy.Node) { return func(n policy.Node) { *to = n.Text() } }
+				item.Fields(map[string]func(policy.Node){
+					"principal": text(&r.Principal), "roleId": text(&r.RoleID), "session": text(&r.Session), "subject": text(&r.Subject),
+					"trustSession": func(n policy.Node) { r.TrustSession = n.Bool() },
+					"tags":         func(n policy.Node) { r.Tags = waybill.TagsFromMap(textsOf(n)) },
+					"models":       func(n policy.Node) { r.Models = n.Texts() },
+					"environments": func(n policy.Node) { r.Environments = n.Texts() },
+				})
+				c.aws.Rules = append(c.aws.Rules, r)
+			}
+		},
+	})
+}
+
 // any reports whether there is a way of proving who calls.
 func (c *callersConfig) any() bool {
-	return c.keysFile != "" || c.postgres != "" || len(c.oidc) > 0 || len(c.certificates) > 0
+	return c.keysFile != "" || c.postgres != "" || len(c.oidc) > 0 || len(c.certificates) > 0 || c.aws != nil
 }
 
 func textsOf(n policy.Node) map[string]string {
@@ -165,22 +218,54 @@ func (c *callersConfig) open(ctx context.Context) (_ *callers, err error) {
 		}
 		chain.Methods = append(chain.Methods, m)
 	}
+	var store interface {
+		identity.KeyStore
+		List() []identity.Key
+	}
 	switch {
 	case c.keysFile != "":
 		keys, err := identity.OpenKeys(c.keysFile)
 		if err != nil {
 			return nil, err
 		}
+		store = keys
 		chain.Methods = append(chain.Methods, keys.Method())
 		out.ready = append(out.ready, check{"the gateway keys cannot be read again", keys.Err})
 	case c.postgres != "":
-		store, err := pgkeys.Open(ctx, pgkeys.Config{URL: c.postgres})
+		database, err := pgkeys.Open(ctx, pgkeys.Config{URL: c.postgres})
 		if err != nil {
 			return nil, err
 		}
-		out.closers = append(out.closers, store.Close)
-		chain.Methods = append(chain.Methods, store.Method())
-		out.ready = append(out.ready, check{"the database of gateway keys cannot be read", store.Ready})
+		store = database
+		out.closers = append(out.closers, database.Close)
+		chain.Methods = append(chain.Methods, database.Method())
+		out.ready = append(out.ready, check{"the database of gateway keys cannot be read", database.Ready})
+	}
+	if len(c.sealing) > 0 {
+		if store == nil {
+			return nil, &waybill.Error{Kind: waybill.Misused, Message: "callers.signing has no keys", Hint: "add callers: {keys: keys.jsonl}"}
+		}
+		sealer, err := identity.NewSealer(c.sealing...)
+		if err != nil {
+			return nil, err
+		}
+		if err := sealer.Check(store.List(), time.Now()); err != nil {
+			return nil, err
+		}
+		c.signing.BodyRefused = func(r *http.Request, why *identity.Refusal) { // the caller was accepted before the body was read
+			if out.audit != nil {
+				out.audit.Record(identity.Attempt{At: time.Now().UTC(), Outcome: identity.Refused, Method: "sigv4", Reason: why.Reason, Subject: why.Subject, Issuer: why.Issuer, KeyID: why.KeyID, RemoteAddr: r.RemoteAddr})
+			}
+		}
+		signed := identity.NewSigV4(identity.NewSigningKeys(store, sealer), c.signing)
+		chain.Methods = append(chain.Methods, signed.Method())
+	}
+	if c.aws != nil {
+		who, err := identity.NewAWS(*c.aws)
+		if err != nil {
+			return nil, err
+		}
+		chain.Methods = append(chain.Methods, who.Method())
 	}
 	if len(c.oidc) > 0 {
 		tokens, err := identity.NewOIDC(identity.OIDCConfig{Issuers: c.oidc})
@@ -206,6 +291,16 @@ func (c *callersConfig) open(ctx context.Context) (_ *callers, err error) {
 	}
 	out.Chain, err = identity.NewChain(chain)
 	return out, err
+}
+
+// check says what is wrong with the settings, without beginning to work by them.
+func (c callersConfig) check() error {
+	c.audit = "" // a check leaves no file behind
+	who, err := c.open(context.Background())
+	if err == nil {
+		who.Close()
+	}
+	return err
 }
 
 // given records a role session that a caller asked for. Without a record none is given.

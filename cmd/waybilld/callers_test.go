@@ -23,9 +23,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime"
+	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/types"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
+	"github.com/waybill-dev/waybill/internal/identity"
 )
 
 // An issuer signs tokens with one key, and can be down.
@@ -101,8 +107,8 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 // within seconds, people may have a session of their own, and all of it is on record.
 func TestCallers(t *testing.T) {
 	path := program(t)
-	w, aws := world(t, fakeaws.Config{})
-	dir, key := home(t, aws)
+	w, fake := world(t, fakeaws.Config{})
+	dir, key := home(t, fake)
 	idp := newIssuer(t)
 	ca, caKey := certificate(t, 1, nil, nil, func(c *x509.Certificate) {
 		c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
@@ -128,6 +134,20 @@ func TestCallers(t *testing.T) {
 		}
 	}
 	write("denied.jsonl", "")
+	seal := identity.NewSealingKey()
+	sealer, err := identity.NewSealer(seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := identity.OpenKeys(filepath.Join(dir, "keys.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signing, _, err := keys.CreateSigning(identity.Key{Subject: "batch-job", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})}, sealer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("seal.key", seal)
 	write("waybilld.yaml", fmt.Sprintf(`listen: 127.0.0.1:0
 admin: 127.0.0.1:0
 region: us-east-1
@@ -135,6 +155,7 @@ tls: {certificate: server.pem, key: server.key, clientCA: ca.pem}
 policy: policy.yaml
 callers:
   keys: keys.jsonl
+  signing: {sealingKeys: ['file:%[3]s']}
   denied: denied.jsonl
   audit: audit.jsonl
   oidc: [{issuer: '%[2]s', audiences: [waybill], tags: {team: department}}]
@@ -146,7 +167,7 @@ roles:
   - {when: {operation: Credentials}, assume: 'arn:aws:iam::111122223333:role/bedrock', broker: true, sessionName: 'people-{caller}', sourceIdentity: '{caller}'}
   - {assume: 'arn:aws:iam::111122223333:role/bedrock'}
 journal: {dir: journal}
-`, aws, idp.URL))
+`, fake, idp.URL, filepath.Join(dir, "seal.key")))
 	_, address, admin := start(t, path, dir)
 	address = "https://" + strings.TrimPrefix(address, "http://")
 	roots := x509.NewCertPool()
@@ -209,6 +230,33 @@ journal: {dir: journal}
 		if len(calls) != 1 || !strings.HasSuffix(calls[0].PrincipalARN, "/"+tt.session) || calls[0].SessionTags["team"] != "search" {
 			t.Errorf("%s: AWS saw %+v", tt.name, calls)
 		}
+	}
+	// The stock SDK signs with a signing key, streams and all.
+	sdk := func(secret identity.SigningSecret) *bedrockruntime.Client {
+		return bedrockruntime.New(bedrockruntime.Options{Region: "us-east-1", BaseEndpoint: aws.String(address), HTTPClient: plain, RetryMaxAttempts: 1,
+			Credentials: credentials.NewStaticCredentialsProvider(secret.AccessKeyID, secret.SecretAccessKey, "")})
+	}
+	in := &bedrockruntime.ConverseInput{ModelId: aws.String("amazon.nova-lite-v1:0"), Messages: []types.Message{{Role: types.ConversationRoleUser, Content: []types.ContentBlock{&types.ContentBlockMemberText{Value: "hi"}}}}}
+	if _, err := sdk(signing).Converse(t.Context(), in); err != nil {
+		t.Errorf("a signed call: %v", err)
+	} else if calls := w.Calls(); !strings.HasSuffix(calls[len(calls)-1].PrincipalARN, "/batch-job") {
+		t.Errorf("a signed call is of %s", calls[len(calls)-1].PrincipalARN)
+	}
+	stream, err := sdk(signing).ConverseStream(t.Context(), &bedrockruntime.ConverseStreamInput{ModelId: in.ModelId, Messages: in.Messages})
+	if err != nil {
+		t.Errorf("a signed stream: %v", err)
+	} else {
+		n := 0
+		for range stream.GetStream().Events() {
+			n++
+		}
+		if err := stream.GetStream().Close(); err != nil || n < 4 {
+			t.Errorf("a signed stream has %d events, %v", n, err)
+		}
+	}
+	signing.SecretAccessKey = strings.ToUpper(signing.SecretAccessKey)
+	if _, err := sdk(signing).Converse(t.Context(), in); err == nil || !strings.Contains(err.Error(), "WB1001") {
+		t.Errorf("a call signed with another secret: %v", err)
 	}
 	// A session of one's own: role, name and tags are the policy's.
 	status, text := post(plain, "/waybill/credentials", idp.token(t, "u2", "search"), `{"version":1,"tags":{"team":"ads"}}`)
@@ -274,5 +322,42 @@ journal: {dir: journal}
 		if strings.Contains(string(audit), secret) {
 			t.Errorf("the audit file holds a credential")
 		}
+	}
+}
+
+// The settings that the documents show are read.
+func TestDocumentedCallers(t *testing.T) {
+	t.Setenv("WAYBILL_SEALING_KEY", identity.NewSealingKey())
+	t.Setenv("WAYBILL_KEYS_URL", "postgres://waybill@db.example.com/waybill")
+	dir, _ := home(t, "http://127.0.0.1:1")
+	base, err := os.ReadFile(filepath.Join(dir, "waybilld.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(base), "callers: {keys: keys.jsonl}\n", "tls: {clientCA: ca.pem}\n", 1)
+	shown := 0
+	for _, page := range []string{"callers.md", "signing-keys.md", "aws-identity.md"} {
+		src, err := os.ReadFile(filepath.Join("../../docs/operate", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range strings.Split(string(src), "```yaml")[1:] {
+			_, part, _ = strings.Cut(part, "\n")
+			part, _, _ = strings.Cut(part, "```")
+			if !strings.HasPrefix(part, "callers:") {
+				part = "callers:\n  oidc:\n    - " + strings.ReplaceAll(strings.TrimSpace(part), "\n", "\n      ") + "\n" // of one issuer
+			}
+			path := filepath.Join(dir, "documented.yaml")
+			if err := os.WriteFile(path, []byte(text+part), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readConfig(path); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+			shown++
+		}
+	}
+	if shown < 8 {
+		t.Errorf("%d examples were found", shown)
 	}
 }

@@ -72,6 +72,10 @@ func run() int {
 		return 2
 	}
 	if *check {
+		if err := c.callers.check(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
 		for _, w := range c.gateway.Policy.Warnings() {
 			fmt.Fprintln(os.Stderr, "warning:", w)
 		}

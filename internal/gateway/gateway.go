@@ -295,6 +295,9 @@ func (c *call) readBody(r *http.Request) ([]byte, error) {
 	} else if body, err = io.ReadAll(io.LimitReader(r.Body, limit+1)); int64(len(body)) > limit {
 		return nil, tooLarge
 	}
+	if e, ok := errors.AsType[*waybill.Error](err); ok {
+		return nil, e // the body is not what the caller has signed
+	}
 	if err != nil {
 		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1207", Message: "the request body did not arrive whole", Err: err}
 	}

@@ -247,25 +247,59 @@ func (s *Store) Create(ctx context.Context, spec identity.Key) (token string, ke
 // Rotate makes a key like another, which stays good for the overlap. Both happen or
 // neither.
 func (s *Store) Rotate(ctx context.Context, id string, overlap time.Duration) (token string, key identity.Key, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		old, err := lock(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		now := time.Now()
-		if token, key, err = old.Successor(now); err != nil {
-			return err
-		}
-		old.RevokeAt(now.Add(overlap))
-		if err := insert(ctx, tx, &key); err != nil {
-			return err
-		}
-		return end(ctx, tx, old)
+	err = s.replace(ctx, id, overlap, func(old *identity.Key, now time.Time) (*identity.Key, error) {
+		token, key, err = old.Successor(now)
+		return &key, err
 	})
 	if err != nil {
 		return "", identity.Key{}, fmt.Errorf("rotate gateway key: %w", err)
 	}
 	return token, key, nil
+}
+
+// CreateSigning makes a signing key, and returns its only showing.
+func (s *Store) CreateSigning(ctx context.Context, spec identity.Key, sealer *identity.Sealer) (identity.SigningSecret, identity.Key, error) {
+	secret, key, err := identity.NewSigningKey(spec, sealer, time.Now())
+	if err == nil {
+		err = s.Add(ctx, key)
+	}
+	if err != nil {
+		return identity.SigningSecret{}, identity.Key{}, err
+	}
+	return secret, key, nil
+}
+
+// RotateSigning makes a signing key like another, which stays good for the overlap. Both
+// happen or neither.
+func (s *Store) RotateSigning(ctx context.Context, id string, overlap time.Duration, sealer *identity.Sealer) (secret identity.SigningSecret, key identity.Key, err error) {
+	err = s.replace(ctx, id, overlap, func(old *identity.Key, now time.Time) (*identity.Key, error) {
+		secret, key, err = identity.SigningSuccessor(old, sealer, now)
+		return &key, err
+	})
+	if err != nil {
+		return identity.SigningSecret{}, identity.Key{}, fmt.Errorf("rotate signing key: %w", err)
+	}
+	return secret, key, nil
+}
+
+// replace adds the successor of a key, which then has an end.
+func (s *Store) replace(ctx context.Context, id string, overlap time.Duration, successor func(old *identity.Key, now time.Time) (*identity.Key, error)) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		old, err := lock(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		next, err := successor(old, now)
+		if err != nil {
+			return err
+		}
+		old.RevokeAt(now.Add(overlap))
+		if err := insert(ctx, tx, next); err != nil {
+			return err
+		}
+		return end(ctx, tx, old)
+	})
 }
 
 // Revoke ends a key now; other replicas know at their next poll.
