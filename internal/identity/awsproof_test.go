@@ -607,6 +607,14 @@ func TestAWSRules(t *testing.T) {
 			}
 		})
 	}
+	// A star for the account is any of the accounts that are listed.
+	elsewhere := role
+	elsewhere.account, elsewhere.principal = "999999999999", "arn:aws:iam::999999999999:role/ci-runner"
+	anywhere := awsConfig(noCalls{t}, nil)
+	anywhere.Rules = []AWSRule{{Principal: "arn:aws:iam::*:role/ci-runner"}}
+	if got, why := newAWS(t, anywhere).match(&elsewhere); why == nil {
+		t.Errorf("an account that is not listed is %q", got.Subject)
+	}
 	// The first rule that fits decides.
 	c := awsConfig(noCalls{t}, nil)
 	c.Rules = []AWSRule{{Principal: exampleRole, Subject: "first"}, {Principal: exampleRole, Subject: "second"}}
