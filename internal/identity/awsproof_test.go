@@ -796,3 +796,21 @@ func FuzzParseIdentity(f *testing.F) {
 		}
 	})
 }
+
+// A proof that was checked before, with a session token of a real size.
+func BenchmarkAWSKept(b *testing.B) {
+	values := parameters()
+	values["X-Amz-Security-Token"] = strings.Repeat("FwoG/+=", 150)
+	a := &answers{status: 200, body: identityAnswer("arn:aws:sts::111122223333:assumed-role/ci-runner/s-1", "AROAEXAMPLEID12345:s-1", "111122223333")}
+	p := newAWS(b, awsConfig(a, func() time.Time { return signedAt }))
+	r := bearerRequest(proofText("https://sts.us-east-1.amazonaws.com/?" + encode(values)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Authenticate(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if n := a.calls.Load(); n != 1 {
+		b.Fatalf("asked %d times", n)
+	}
+}
