@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,8 @@ type config struct {
 	certFile, keyFile    string
 	stsEndpoint          string
 	accessKey, secretKey string // base credentials, if not AWS's own chain
-	keysFile             string
+	clientCA             string // authorities of client certificates
+	callers              callersConfig
 	journalDir           string
 	gateway              gateway.Config
 	journal              journal.Config
@@ -29,7 +31,16 @@ type config struct {
 	headerTimeout        time.Duration // until the first byte of AWS's answer
 	drainOnStop          time.Duration
 	policyFile           string
-	valuesFile           string // the distinct values of bounded tag keys, over restarts
+	templates            []template
+	brokerAt             policy.Node // of a role whose sessions are given away
+	valuesFile           string      // the distinct values of bounded tag keys, over restarts
+}
+
+// A template of a role, whose policy is read later.
+type template struct {
+	at     policy.Node
+	role   int
+	source bool // of the source identity, not of the session name
 }
 
 // readConfig reads the file and the policy it names. It tells every mistake at once.
@@ -63,6 +74,7 @@ func readConfig(path string) (*config, error) {
 			n.Fields(map[string]func(policy.Node){
 				"certificate": func(n policy.Node) { c.certFile = file(n) },
 				"key":         func(n policy.Node) { c.keyFile = file(n) },
+				"clientCA":    func(n policy.Node) { c.clientCA = file(n) },
 			})
 		},
 		"region":         func(n policy.Node) { c.gateway.DefaultRegion = reference(n) },
@@ -84,9 +96,7 @@ func readConfig(path string) (*config, error) {
 				"secretAccessKey": func(n policy.Node) { c.secretKey = reference(n) },
 			})
 		},
-		"callers": func(n policy.Node) {
-			n.Fields(map[string]func(policy.Node){"keys": func(n policy.Node) { c.keysFile = file(n) }})
-		},
+		"callers": func(n policy.Node) { c.callers.read(n, file) },
 		"roles":   func(n policy.Node) { c.readRoles(n) },
 		"targets": func(n policy.Node) { c.readTargets(n) },
 		"profiles": func(n policy.Node) {
@@ -133,12 +143,18 @@ func readConfig(path string) (*config, error) {
 		},
 	})
 	root := doc.Root()
-	for what, missing := range map[string]bool{"policy: the tag policy file": c.policyFile == "", "callers.keys: the file of gateway keys": c.keysFile == "",
+	for what, missing := range map[string]bool{"policy: the tag policy file": c.policyFile == "", "callers: who may call": !c.callers.any(),
 		"journal.dir: the folder of the journal": c.journalDir == "", "region: the Region that is called": c.gateway.DefaultRegion == "",
 		"roles: at least one role to call under": len(c.gateway.Roles) == 0} {
 		if missing {
 			root.Mistake("add "+what, "the configuration lacks %s", strings.SplitN(what, ":", 2)[0])
 		}
+	}
+	if len(c.callers.certificates) > 0 && c.clientCA == "" {
+		root.Field("callers").Mistake("add tls: {clientCA: ca.pem}", "client certificates have rules, and the listener has no authorities to verify them with")
+	}
+	if slices.ContainsFunc(c.gateway.Roles, func(r gateway.Role) bool { return r.Broker }) && c.callers.audit == "" {
+		c.brokerAt.Mistake("add callers: {audit: audit.jsonl}", "sessions of the role are given to people, and no audit file keeps to whom")
 	}
 	var errs []error
 	if c.policyFile != "" {
@@ -150,6 +166,13 @@ func readConfig(path string) (*config, error) {
 			}
 			for i := range c.gateway.Targets {
 				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
+			}
+			for _, t := range c.templates {
+				if filled := c.gateway.Policy.ReadTemplate(t.at, t.at.Text()); t.source {
+					c.gateway.Roles[t.role].SourceIdentity = filled
+				} else {
+					c.gateway.Roles[t.role].SessionName = filled
+				}
 			}
 		}
 	}
@@ -180,13 +203,16 @@ func readPolicy(file, hashKey, epochsFile string) (*policy.Policy, error) {
 }
 
 func (c *config) readRoles(n policy.Node) {
-	for _, item := range n.List() {
+	for i, item := range n.List() {
 		var r gateway.Role
 		item.Fields(map[string]func(policy.Node){
-			"when":       func(n policy.Node) { r.When = policy.ReadCondition(n) },
-			"assume":     func(n policy.Node) { r.ARN = reference(n); checkRole(n, r.ARN) },
-			"transitive": func(n policy.Node) { r.Transitive = n.Texts() },
-			"externalId": func(n policy.Node) { r.ExternalID = reference(n) },
+			"when":           func(n policy.Node) { r.When = policy.ReadCondition(n) },
+			"assume":         func(n policy.Node) { r.ARN = reference(n); checkRole(n, r.ARN) },
+			"transitive":     func(n policy.Node) { r.Transitive = n.Texts() },
+			"externalId":     func(n policy.Node) { r.ExternalID = reference(n) },
+			"sessionName":    func(n policy.Node) { c.templates = append(c.templates, template{n, i, false}) },
+			"sourceIdentity": func(n policy.Node) { c.templates = append(c.templates, template{n, i, true}) },
+			"broker":         func(n policy.Node) { r.Broker = n.Bool(); c.brokerAt = n },
 		})
 		if r.ARN == "" {
 			item.Mistake("add assume: arn:aws:iam::ACCOUNT:role/NAME", "the role has no ARN")

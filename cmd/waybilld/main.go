@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,7 +27,6 @@ import (
 
 	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/gateway"
-	"github.com/waybill-dev/waybill/internal/identity"
 	"github.com/waybill-dev/waybill/internal/journal"
 )
 
@@ -107,10 +107,11 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	keys, err := identity.OpenKeys(c.keysFile)
+	who, err := c.callers.open(ctx)
 	if err != nil {
 		return err
 	}
+	defer who.Close()
 	signer, sessions, err := newSigner(ctx, c, log)
 	if err != nil {
 		return err
@@ -127,15 +128,22 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 		return errors.Join(err, book.Stop())
 	}
 	defer values.Close()
-	g := &gateway.Gateway{Callers: keys, Signer: signer, Journal: book, Client: transport(c), Log: log,
+	g := &gateway.Gateway{Callers: who, Signer: signer, Journal: book, Client: transport(c), Log: log,
 		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
-	front := &http.Server{Handler: g, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	front := &http.Server{Handler: routes(g, sessions, who, log), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
-	back := &http.Server{Handler: admin(book, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
+	back := &http.Server{Handler: admin(book, who.ready, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
+	if c.clientCA != "" {
+		pool, err := readPool(c.clientCA)
+		if err != nil {
+			return errors.Join(err, book.Stop())
+		}
+		front.TLSConfig = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
+	}
 	ended := make(chan error, 2)
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -188,6 +196,18 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	}
 }
 
+// routes sends what asks for a role session to the broker, and all else to the gateway.
+func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers, log *slog.Logger) http.Handler {
+	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == credential.BrokerPath {
+			broker.ServeHTTP(w, r)
+			return
+		}
+		g.ServeHTTP(w, r)
+	})
+}
+
 func protocols() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -222,7 +242,7 @@ func newSigner(ctx context.Context, c *config, log *slog.Logger) (*credential.Si
 }
 
 // admin is what operators see. It never calls AWS.
-func admin(book *journal.Journal, registry *prometheus.Registry, draining *atomic.Bool, level *slog.LevelVar) http.Handler {
+func admin(book *journal.Journal, ready []check, registry *prometheus.Registry, draining *atomic.Bool, level *slog.LevelVar) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -233,6 +253,12 @@ func admin(book *journal.Journal, registry *prometheus.Registry, draining *atomi
 		if err := book.Ready(); err != nil {
 			http.Error(w, "the journal cannot be written: "+err.Error(), http.StatusServiceUnavailable)
 			return
+		}
+		for _, c := range ready {
+			if err := c.err(); err != nil {
+				http.Error(w, c.what+": "+err.Error(), http.StatusServiceUnavailable)
+				return
+			}
 		}
 		fmt.Fprintln(w, "ready")
 	})

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,6 +82,7 @@ func (b *Broker) give(r *http.Request) (*given, error) {
 	if err := json.Unmarshal(body, &ask); err != nil || ask.Version != 1 {
 		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1413", Message: "the request for a session is not one", Hint: `send {"version":1,"tags":{...}} as JSON`, Err: err}
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // a proof may be of it
 	who, want, err := b.Decide(r, ask.Tags)
 	if err != nil {
 		return nil, b.record(r, who, want, "", err)

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/identity"
+	"github.com/waybill-dev/waybill/internal/identity/pgkeys"
+	"github.com/waybill-dev/waybill/internal/policy"
+)
+
+// callersConfig is who may call: docs/operate/callers.md describes it.
+type callersConfig struct {
+	keysFile     string
+	postgres     string
+	oidc         []identity.Issuer
+	certificates []identity.CertificateRule
+	known        []identity.Caller
+	denied       string
+	audit        string
+}
+
+// readCallers reads the mapping `callers`. file makes a path absolute.
+func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
+	n.Fields(map[string]func(policy.Node){
+		"keys": func(n policy.Node) {
+			if !n.IsMapping() {
+				c.keysFile = file(n)
+				return
+			}
+			n.Fields(map[string]func(policy.Node){
+				"file":     func(n policy.Node) { c.keysFile = file(n) },
+				"postgres": func(n policy.Node) { c.postgres = reference(n) },
+			})
+			if (c.keysFile == "") == (c.postgres == "") {
+				n.Mistake("keep one of the two", "keys are in a file or in PostgreSQL")
+			}
+		},
+		"denied": func(n policy.Node) { c.denied = file(n) },
+		"audit":  func(n policy.Node) { c.audit = file(n) },
+		"oidc": func(n policy.Node) {
+			for _, item := range n.List() {
+				c.oidc = append(c.oidc, readIssuer(item, file))
+			}
+		},
+		"certificates": func(n policy.Node) {
+			for _, item := range n.List() {
+				c.certificates = append(c.certificates, readCertificateRule(item))
+			}
+		},
+		"known": func(n policy.Node) {
+			for _, item := range n.List() {
+				c.known = append(c.known, readKnown(item))
+			}
+		},
+	})
+}
+
+// any reports whether there is a way of proving who calls.
+func (c *callersConfig) any() bool {
+	return c.keysFile != "" || c.postgres != "" || len(c.oidc) > 0 || len(c.certificates) > 0
+}
+
+func textsOf(n policy.Node) map[string]string {
+	out := make(map[string]string)
+	n.Each(func(name string, _, v policy.Node) { out[name] = v.Text() })
+	return out
+}
+
+func readIssuer(item policy.Node, file func(policy.Node) string) identity.Issuer {
+	var i identity.Issuer
+	text := func(to *string) func(policy.Node) { return func(n policy.Node) { *to = reference(n) } }
+	texts := func(to *[]string) func(policy.Node) { return func(n policy.Node) { *to = n.Texts() } }
+	item.Fields(map[string]func(policy.Node){
+		"issuer":        text(&i.URL),
+		"audiences":     texts(&i.Audiences),
+		"audienceClaim": text(&i.AudienceClaim),
+		"parties":       texts(&i.Parties),
+		"partyClaim":    text(&i.PartyClaim),
+		"algorithms":    texts(&i.Algorithms),
+		"skew":          func(n policy.Node) { i.Skew = duration(n) },
+		"maxLife":       func(n policy.Node) { i.MaxLife = duration(n) },
+		"require": func(n policy.Node) {
+			i.Require = make(map[string][]string)
+			n.Each(func(name string, _, v policy.Node) { i.Require[name] = v.Texts() })
+		},
+		"subject":   text(&i.Subject),
+		"claims":    func(n policy.Node) { i.Claims = textsOf(n) },
+		"tags":      func(n policy.Node) { i.Tags = textsOf(n) },
+		"discovery": text(&i.Discovery),
+		"keys":      text(&i.Keys),
+		"ca":        func(n policy.Node) { i.CAFile = file(n) },
+		"tokenFile": func(n policy.Node) { i.TokenFile = file(n) },
+		"allowHTTP": func(n policy.Node) { i.AllowHTTP = n.Bool() },
+	})
+	if i.URL == "" || len(i.Audiences) == 0 {
+		item.Mistake("add issuer: and audiences:", "an issuer lacks its URL or its audiences")
+	}
+	return i
+}
+
+func readCertificateRule(item policy.Node) identity.CertificateRule {
+	var r identity.CertificateRule
+	text := func(to *string) func(policy.Node) { return func(n policy.Node) { *to = n.Text() } }
+	item.Fields(map[string]func(policy.Node){
+		"uri": text(&r.URI), "dns": text(&r.DNS), "commonName": text(&r.CommonName), "unit": text(&r.Unit), "ca": text(&r.CA),
+		"subject": text(&r.Subject), "issuer": text(&r.Issuer),
+		"tags": func(n policy.Node) { r.Tags = textsOf(n) },
+	})
+	return r
+}
+
+func readKnown(item policy.Node) identity.Caller {
+	var c identity.Caller
+	item.Fields(map[string]func(policy.Node){
+		"subject": func(n policy.Node) { c.Subject = n.Text() },
+		"issuer":  func(n policy.Node) { c.Issuer = n.Text() },
+		"tags":    func(n policy.Node) { c.Tags = waybill.TagsFromMap(textsOf(n)) },
+		"by": func(n policy.Node) {
+			for _, item := range n.List() {
+				var k identity.Known
+				item.Fields(map[string]func(policy.Node){
+					"issuer":  func(n policy.Node) { k.Issuer = n.Text() },
+					"subject": func(n policy.Node) { k.Subject = n.Text() },
+				})
+				c.Known = append(c.Known, k)
+			}
+		},
+	})
+	return c
+}
+
+// callers is who may call, at work.
+type callers struct {
+	*identity.Chain
+	audit   *identity.AuditFile
+	ready   []check
+	closers []func()
+}
+
+// A check says what keeps the gateway from being ready.
+type check struct {
+	what string
+	err  func() error
+}
+
+// open builds the ways of proving who calls: certificates before keys before tokens.
+func (c *callersConfig) open(ctx context.Context) (_ *callers, err error) {
+	out := new(callers)
+	defer func() {
+		if err != nil {
+			out.Close()
+		}
+	}()
+	chain := identity.ChainConfig{Callers: c.known}
+	if len(c.certificates) > 0 {
+		m, err := identity.NewCertificates(c.certificates)
+		if err != nil {
+			return nil, err
+		}
+		chain.Methods = append(chain.Methods, m)
+	}
+	switch {
+	case c.keysFile != "":
+		keys, err := identity.OpenKeys(c.keysFile)
+		if err != nil {
+			return nil, err
+		}
+		chain.Methods = append(chain.Methods, keys.Method())
+		out.ready = append(out.ready, check{"the gateway keys cannot be read again", keys.Err})
+	case c.postgres != "":
+		store, err := pgkeys.Open(ctx, pgkeys.Config{URL: c.postgres})
+		if err != nil {
+			return nil, err
+		}
+		out.closers = append(out.closers, store.Close)
+		chain.Methods = append(chain.Methods, store.Method())
+		out.ready = append(out.ready, check{"the database of gateway keys cannot be read", store.Ready})
+	}
+	if len(c.oidc) > 0 {
+		tokens, err := identity.NewOIDC(identity.OIDCConfig{Issuers: c.oidc})
+		if err != nil {
+			return nil, err
+		}
+		out.closers = append(out.closers, tokens.Close)
+		chain.Methods = append(chain.Methods, tokens.Method())
+		out.ready = append(out.ready, check{"the keys of an issuer cannot be had", tokens.Ready})
+	}
+	if c.denied != "" {
+		if chain.Denied, err = identity.OpenDenyList(c.denied); err != nil {
+			return nil, err
+		}
+		out.ready = append(out.ready, check{"the deny list cannot be read again", chain.Denied.Err})
+	}
+	if c.audit != "" {
+		if out.audit, err = identity.OpenAuditFile(c.audit, identity.AuditFileConfig{}); err != nil {
+			return nil, err
+		}
+		chain.Record = out.audit.Record
+		out.ready = append(out.ready, check{"the audit file cannot be written", out.audit.Err})
+	}
+	out.Chain, err = identity.NewChain(chain)
+	return out, err
+}
+
+// given records a role session that a caller asked for. Without a record none is given.
+func (c *callers) given(_ context.Context, to waybill.Principal, of waybill.RoleSession, principalARN string, refused error) error {
+	if to.Subject == "" {
+		return nil // the refusal of the proof is recorded already
+	}
+	if c.audit == nil {
+		return errors.New("callers.audit names no file")
+	}
+	a := identity.Attempt{At: time.Now().UTC(), Outcome: identity.SessionGiven, Method: to.Method, Subject: to.Subject, Issuer: to.Issuer, KeyID: to.KeyID,
+		Role: of.RoleARN, SessionName: of.SessionName, PrincipalARN: principalARN}
+	if refused != nil {
+		a.Outcome = identity.SessionDenied
+		if e, ok := errors.AsType[*waybill.Error](refused); ok {
+			a.Code = e.Code
+		}
+	}
+	c.audit.Record(a)
+	return c.audit.Err()
+}
+
+// Close ends what open began.
+func (c *callers) Close() {
+	if c.Chain != nil {
+		c.Chain.Close()
+	}
+	for _, f := range c.closers {
+		f()
+	}
+	if c.audit != nil {
+		_ = c.audit.Close() // Err has told what could not be written
+	}
+}
+
+// readPool reads the authorities that client certificates are verified with.
+func readPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s: there is no certificate in it", file), Hint: "tls.clientCA names a PEM file of authorities"}
+	}
+	return pool, nil
+}
