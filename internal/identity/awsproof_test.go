@@ -607,6 +607,14 @@ func TestAWSRules(t *testing.T) {
 			}
 		})
 	}
+	// A star for the account is any of the accounts that are listed.
+	elsewhere := role
+	elsewhere.account, elsewhere.principal = "999999999999", "arn:aws:iam::999999999999:role/ci-runner"
+	anywhere := awsConfig(noCalls{t}, nil)
+	anywhere.Rules = []AWSRule{{Principal: "arn:aws:iam::*:role/ci-runner"}}
+	if got, why := newAWS(t, anywhere).match(&elsewhere); why == nil {
+		t.Errorf("an account that is not listed is %q", got.Subject)
+	}
 	// The first rule that fits decides.
 	c := awsConfig(noCalls{t}, nil)
 	c.Rules = []AWSRule{{Principal: exampleRole, Subject: "first"}, {Principal: exampleRole, Subject: "second"}}
@@ -787,4 +795,22 @@ func FuzzParseIdentity(f *testing.F) {
 			t.Fatalf("%q is read as %+v", text, who)
 		}
 	})
+}
+
+// A proof that was checked before, with a session token of a real size.
+func BenchmarkAWSKept(b *testing.B) {
+	values := parameters()
+	values["X-Amz-Security-Token"] = strings.Repeat("FwoG/+=", 150)
+	a := &answers{status: 200, body: identityAnswer("arn:aws:sts::111122223333:assumed-role/ci-runner/s-1", "AROAEXAMPLEID12345:s-1", "111122223333")}
+	p := newAWS(b, awsConfig(a, func() time.Time { return signedAt }))
+	r := bearerRequest(proofText("https://sts.us-east-1.amazonaws.com/?" + encode(values)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Authenticate(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if n := a.calls.Load(); n != 1 {
+		b.Fatalf("asked %d times", n)
+	}
 }
