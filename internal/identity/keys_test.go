@@ -40,7 +40,7 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := token[strings.LastIndex(token, "_")+1:]
+	secret := strings.SplitN(token, "_", 3)[2]
 	if strings.Contains(string(raw), secret) {
 		t.Error("the secret is in the file")
 	}

@@ -35,7 +35,7 @@ type SigV4Config struct {
 	// MaxExpires is the longest life of a presigned request; 0 means 15 minutes.
 	MaxExpires time.Duration
 	// Repeats is how often one signature is taken again while it is fresh; 0 means
-	// five times, less than 0 never. A repeat need not be an attack: dates have whole
+	// twenty times, less than 0 never. A repeat need not be an attack: dates have whole
 	// seconds, so whoever asks the same twice within one makes the same signature. The
 	// SDKs for Go and JavaScript sign an id of each call, and never do; the one for
 	// Python and curl do, so raise it where they ask one thing many times at once. What
@@ -79,7 +79,7 @@ func (c SigV4Config) withDefaults() SigV4Config {
 		c.MaxExpires = 15 * time.Minute
 	}
 	if c.Repeats == 0 {
-		c.Repeats = 5
+		c.Repeats = 20
 	}
 	if c.Remembered <= 0 {
 		c.Remembered = 1_000_000
