@@ -175,7 +175,6 @@ type slot struct {
 	asked  int16  // index of the Asked tag for it, -1 if none
 	ok     bool   // it has a value
 	loose  bool   // the value breaks the policy and is kept for observation, on the request only
-	failed bool   // a violation says already why it has none
 }
 
 // A found violation waits for its mode, which may depend on tags not yet resolved.
@@ -186,8 +185,9 @@ type found struct {
 	message   string
 	remedy    string
 	candidate string // the value, where AWS would take it
-	good      bool   // the value is of the vocabulary; only a rule is against it here
-	fixed     Mode
+	struck    bool   // the value is of the vocabulary; only a rule is against it here
+	note      bool   // it never refuses a call
+	mode      Mode   // of a note observe; of others known once weigh has seen them
 }
 
 // A decider is one decision being made.
@@ -223,6 +223,7 @@ func (p *Policy) decide(req *Request, trace bool) *Decision {
 			c.demand(i, nil)
 		}
 	}
+	c.weigh()
 	c.count()
 	c.settle()
 	c.carry(extra)
@@ -236,13 +237,11 @@ func (c *decider) step(key, source, format string, args ...any) {
 	}
 }
 
-// violate notes a violation. fixed is a mode that nothing changes, for what is only
-// ever recorded.
+// violate notes a violation.
 func (c *decider) violate(k *key, code, message, remedy string) *found {
 	f := found{key: -1, code: code, message: message, remedy: remedy}
 	if k != nil {
 		f.key = k.index
-		c.slots[k.index].failed = true
 	}
 	c.found = append(c.found, f)
 	return &c.found[len(c.found)-1]
@@ -250,7 +249,7 @@ func (c *decider) violate(k *key, code, message, remedy string) *found {
 
 // note records something that never refuses a call.
 func (c *decider) note(k *key, code, message, remedy string) {
-	c.found = append(c.found, found{key: k.index, code: code, message: message, remedy: remedy, fixed: Observe})
+	c.found = append(c.found, found{key: k.index, code: code, message: message, remedy: remedy, note: true, mode: Observe})
 }
 
 // match finds for each key the tag that the request asked for, and returns the
@@ -563,8 +562,9 @@ func (c *decider) value(name string) (string, bool) {
 	return c.req.Fact(name)
 }
 
-// applyRules looks which rules hold, and only then does what they say: what one rule
-// does is not seen by the conditions of another.
+// applyRules looks which rules hold, and then holds the call against each of them: no
+// rule sees what another does, so that their order changes nothing. A value that a rule
+// is against goes in settle, if the rule is enforced.
 func (c *decider) applyRules() {
 	if len(c.p.rules) == 0 {
 		return
@@ -596,11 +596,9 @@ func (c *decider) applyRules() {
 	}
 	for _, r := range holding {
 		for _, i := range r.forbid {
-			if s := &c.slots[i]; s.ok {
+			if c.slots[i].ok {
 				f := c.violate(c.p.keys[i], "forbidden", fmt.Sprintf("tag %q is forbidden when %s", c.p.keys[i].name, r.when.String()), "leave it out")
-				f.rule, f.candidate, f.good = r, s.value, true
-				c.step(c.p.keys[i].name, s.source, "dropped: %s forbids it", r.title())
-				*s = slot{failed: true, source: s.source}
+				f.rule, f.struck = r, true
 			}
 		}
 	}
@@ -612,20 +610,14 @@ func (c *decider) allow(r *rule, a allowed) {
 		return
 	}
 	f := c.violate(k, "not_allowed", fmt.Sprintf("the value of tag %q is not allowed when %s", k.name, r.when.String()), "allowed are: "+listed(a.values))
-	f.rule, f.candidate, f.good = r, s.value, true
-	c.step(k.name, s.source, "dropped: %s does not allow the value", r.title())
-	*s = slot{failed: true, source: s.source}
+	f.rule, f.struck = r, true
 }
 
-// demand notes that a required key has no value, unless that is known.
+// demand notes that a required key has no value. Whether that is news, weigh says.
 func (c *decider) demand(i int, r *rule) {
-	s, k := &c.slots[i], c.p.keys[i]
-	if s.ok || s.failed {
+	k := c.p.keys[i]
+	if c.slots[i].ok {
 		return
-	}
-	why := ""
-	if r != nil {
-		why = " when " + r.when.String()
 	}
 	remedy := "send it in X-Waybill-Tags"
 	switch {
@@ -638,8 +630,46 @@ func (c *decider) demand(i int, r *rule) {
 	case k.ranged:
 		remedy += fmt.Sprintf("; a whole number from %d to %d", k.min, k.max)
 	}
-	c.violate(k, "missing", fmt.Sprintf("tag %q is required%s", k.name, why), remedy).rule = r
-	c.step(k.name, "", "missing: it is required%s", why)
+	c.violate(k, "missing", fmt.Sprintf("tag %q is required%s", k.name, r.because()), remedy).rule = r
+}
+
+// weigh gives each violation its mode, before anything is done about one of them: modes
+// may depend on tags. That a key is missing is told once, in the strictest mode in which
+// it is demanded; and not at all where another violation of the key is as strict and says
+// already why it has no value.
+func (c *decider) weigh() {
+	for i := range c.found {
+		f := &c.found[i]
+		if f.mode == "" {
+			f.mode = c.modeOf(f)
+		}
+	}
+	for i := range c.found {
+		switch f := &c.found[i]; {
+		case f.code != "missing":
+		case c.told(i):
+			f.code = ""
+		default:
+			c.step(c.p.keys[f.key].name, "", "missing: it is required%s", f.rule.because())
+		}
+	}
+	c.found = slices.DeleteFunc(c.found, func(f found) bool { return f.code == "" })
+}
+
+// told reports whether another violation makes it superfluous to say that a key is
+// missing.
+func (c *decider) told(missing int) bool {
+	m := &c.found[missing]
+	for i := range c.found {
+		f := &c.found[i]
+		if i == missing || f.key != m.key || f.note || f.code == "" {
+			continue
+		}
+		if d := f.mode.strictness() - m.mode.strictness(); d > 0 || d == 0 && (f.code != "missing" || i < missing) {
+			return true
+		}
+	}
+	return false
 }
 
 // count holds values against the bounds that their keys declare. Calls that are
@@ -655,8 +685,13 @@ func (c *decider) count() {
 			values = append(values, sighted{key: i, name: k.name, value: c.slots[i].value})
 		}
 	}
-	if len(values) == 0 || slices.ContainsFunc(c.found, func(f found) bool { return c.modeOf(&f) == Enforce }) {
+	if len(values) == 0 || slices.ContainsFunc(c.found, func(f found) bool { return f.mode == Enforce }) {
 		return
+	}
+	for i := range values { // before any of the values goes: modes may depend on it
+		if k := c.p.keys[values[i].key]; k.action == "reject" {
+			values[i].mode = c.modeOf(&found{key: k.index})
+		}
 	}
 	c.req.Guard.admit(c.today(), values)
 	for _, v := range values {
@@ -673,9 +708,9 @@ func (c *decider) count() {
 			c.note(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use")
 		default:
 			f := c.violate(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use, or have maxDistinct raised")
-			f.candidate = s.value
+			f.candidate, f.mode = s.value, v.mode
 			c.step(k.name, s.source, "dropped: the key has %d values, and this is another", k.limit)
-			*s = slot{failed: true, source: s.source}
+			*s = slot{source: s.source}
 		}
 	}
 }
@@ -690,9 +725,6 @@ func (c *decider) today() waybill.Day {
 // modeOf is the mode of a violation: the rollout's first entry that covers it, the
 // rule's, the key's, the policy's.
 func (c *decider) modeOf(f *found) Mode {
-	if f.fixed != "" {
-		return f.fixed
-	}
 	for i := range c.p.rollout {
 		r := &c.p.rollout[i]
 		if (r.keys == nil || slices.Contains(r.keys, f.key)) && r.when.holds(c.value) {
@@ -708,43 +740,41 @@ func (c *decider) modeOf(f *found) Mode {
 	return c.p.mode
 }
 
-// settle gives each violation its mode, and the call its outcome. What is not enforced
-// keeps a value of the vocabulary; what is only observed keeps any that AWS takes, on
-// the request.
+// settle gives the call its outcome. What is not enforced keeps a value of the
+// vocabulary; what is only observed keeps any that AWS takes, on the request.
 func (c *decider) settle() {
 	c.d.Outcome = waybill.PolicyAllowed
 	if len(c.found) == 0 {
 		return
 	}
 	c.d.Violations = make([]Violation, len(c.found))
-	for i := range c.found { // all modes first: they depend on the tags that were kept
+	for i := range c.found {
 		f := &c.found[i]
 		v := &c.d.Violations[i]
-		*v = Violation{Code: f.code, Message: f.message, Remedy: f.remedy, Mode: c.modeOf(f)}
-		if f.key >= 0 {
-			v.Key = c.p.keys[f.key].name
+		*v = Violation{Code: f.code, Message: f.message, Remedy: f.remedy, Mode: f.mode}
+		switch {
+		case f.mode == Enforce:
+			c.d.Outcome = waybill.PolicyRefused
+		case f.mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
+			c.d.Outcome = waybill.PolicyWarned
 		}
 		if f.rule != nil {
 			v.Rule = f.rule.title()
 		}
-	}
-	for i := range c.found {
-		f, mode := &c.found[i], c.d.Violations[i].Mode
-		switch {
-		case mode == Enforce:
-			c.d.Outcome = waybill.PolicyRefused
-		case mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
-			c.d.Outcome = waybill.PolicyWarned
-		}
-		if f.candidate == "" || mode == Enforce || mode == Warn && !f.good {
+		if f.key < 0 {
 			continue
 		}
-		s := &c.slots[f.key]
-		s.value, s.ok, s.loose = f.candidate, true, !f.good
-		if s.loose {
-			c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
-		} else {
-			c.step(c.p.keys[f.key].name, s.source, "kept after all: the violation is not enforced")
+		k, s := c.p.keys[f.key], &c.slots[f.key]
+		v.Key = k.name
+		switch {
+		case f.struck && f.mode == Enforce:
+			c.step(k.name, s.source, "dropped: %s is against it", f.rule.title())
+			*s = slot{source: s.source}
+		case f.struck:
+			c.step(k.name, s.source, "kept after all: %s is against it and is not enforced", f.rule.title())
+		case f.candidate != "" && f.mode == Observe:
+			s.value, s.ok, s.loose = f.candidate, true, true
+			c.step(k.name, s.source, "kept after all, on the request only: the violation is only observed")
 		}
 	}
 }

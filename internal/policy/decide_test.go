@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,46 @@ rollout:
 		if d.Outcome != tt.outcome || strings.Join(modes, " ") != tt.modes || tagsText(d.Request) != tt.request || tagsText(d.Session) != tt.session {
 			t.Errorf("%s: %s %v, request %q, session %q; want %s %s, %q, %q", tt.name, d.Outcome, modes, tagsText(d.Request), tagsText(d.Session), tt.outcome, tt.modes, tt.request, tt.session)
 		}
+	}
+}
+
+// What a rule demands is demanded, whatever gentler rules say of the same key and
+// whichever stands first; and a gentle rule does not excuse what the key itself demands.
+func TestTheOrderOfRulesChangesNothing(t *testing.T) {
+	const keys = "tags: {keys: {stage: {}, cost: {values: [a, b, c]}, owner: {required: true, default: x}, soft: {pattern: 'S-\\d', mode: warn}}, rules: ["
+	for _, tt := range []struct {
+		name, one, two, tags string
+		asked                []Asked
+		modes                string
+	}{
+		{"two demand a key", "{when: {stage: prod}, require: [cost], mode: observe}", "{when: {stage: prod}, require: [cost]}",
+			"owner=x stage=prod", ask("stage", "prod"), "cost:missing=enforce"},
+		{"two narrow a key", "{when: {stage: prod}, allow: {cost: [a]}, mode: observe}", "{when: {stage: prod}, allow: {cost: [b]}}",
+			"owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:not_allowed=enforce cost:not_allowed=observe"},
+		{"one narrows and one forbids", "{when: {stage: prod}, allow: {cost: [a]}, mode: warn}", "{when: {stage: prod}, forbid: [cost]}",
+			"owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:forbidden=enforce cost:not_allowed=warn"},
+		{"neither is enforced", "{when: {stage: prod}, allow: {cost: [a]}, mode: warn}", "{when: {stage: prod}, forbid: [cost], mode: observe}",
+			"cost=c owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:forbidden=observe cost:not_allowed=warn"},
+		{"rubbish is no better than nothing", "{when: {stage: prod}, require: [soft], mode: enforce}", "{when: {stage: prod}, require: [soft], mode: warn}",
+			"owner=x stage=prod", ask("stage", "prod", "soft", "rubbish"), "soft:missing=enforce soft:pattern=warn"},
+		{"and is told once where nothing is stricter", "{when: {stage: prod}, require: [soft], mode: observe}", "{when: {stage: prod}, require: [soft], mode: warn}",
+			"owner=x stage=prod", ask("stage", "prod", "soft", "rubbish"), "soft:pattern=warn"},
+	} {
+		for _, rules := range []string{tt.one + ", " + tt.two, tt.two + ", " + tt.one} {
+			d := parse(t, keys+rules+"]}\n").Decide(&Request{Asked: tt.asked})
+			var modes []string
+			for _, v := range d.Violations {
+				modes = append(modes, v.Key+":"+v.Code+"="+string(v.Mode))
+			}
+			slices.Sort(modes)
+			if got := strings.Join(modes, " "); got != tt.modes || tagsText(d.Tags) != tt.tags {
+				t.Errorf("%s, rules %s: %s, %s; want %s, %s", tt.name, rules, got, tagsText(d.Tags), tt.modes, tt.tags)
+			}
+		}
+	}
+	d := parse(t, "tags: {keys: {team: {required: true}}, rules: [{when: {caller: '*'}, require: [team], mode: observe}]}").Decide(&Request{Principal: waybill.Principal{Subject: "user-17"}})
+	if d.Outcome != waybill.PolicyRefused || len(d.Violations) != 1 {
+		t.Errorf("a required key that a rule observes: %s %v", d.Outcome, d.Reasons())
 	}
 }
 
@@ -424,23 +465,13 @@ func TestNoOutputBreaksALimit(t *testing.T) {
 			checkLimits(t, p, d)
 			if d.Outcome != waybill.PolicyRefused && p.mode == Enforce && len(p.rollout) == 0 {
 				for _, k := range p.keys {
-					if _, there := d.Tags.Get(k.name); k.required && !there && k.mode == "" && !ruleMode(p) {
+					if _, there := d.Tags.Get(k.name); k.required && !there && k.mode == "" {
 						t.Fatalf("a call without required %s passes: %v", k.name, d.Violations)
 					}
 				}
 			}
 		}
 	}
-}
-
-// ruleMode reports whether a rule of the policy has a mode of its own.
-func ruleMode(p *Policy) bool {
-	for i := range p.rules {
-		if p.rules[i].mode != "" {
-			return true
-		}
-	}
-	return false
 }
 
 func checkLimits(t *testing.T, p *Policy, d *Decision) {

@@ -118,11 +118,13 @@ type sighted struct {
 	key    int
 	name   string
 	value  string
+	mode   Mode // of the violation that it is, where the key rejects what is beyond
 	beyond bool // it would be one more than the bound
 }
 
 // admit counts the values of one call. Those beyond their bound are marked; if one of
-// them is to be rejected, none of the others is counted.
+// them refuses the call, none of the others is counted. In a mode that lets the call pass
+// they are: else a caller could keep values out of the count by what it sends beside them.
 func (g *Guard) admit(day waybill.Day, values []sighted) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -137,7 +139,7 @@ func (g *Guard) admit(day waybill.Day, values []sighted) {
 		if _, ok := k.seen[valueDigest(v.value)]; !ok && len(k.seen) >= k.limit {
 			v.beyond = true
 			k.beyond++
-			reject = reject || k.action == "reject"
+			reject = reject || k.action == "reject" && v.mode == Enforce
 		}
 	}
 	if reject {

@@ -72,6 +72,23 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// A value beyond one bound, in a mode that lets the call pass, does not keep the call's
+// other values out of the count.
+func TestGuardCountsCallsThatPass(t *testing.T) {
+	p := parse(t, "tags: {keys: {soft: {maxDistinct: 1, mode: warn}, strict: {maxDistinct: 3}}}")
+	g := NewGuard(p)
+	sendOn(p, g, 1, "soft", "a")
+	passed := 0
+	for i := range 9 {
+		if d := sendOn(p, g, 1, "soft", "b", "strict", fmt.Sprint("v", i)); d.Outcome == waybill.PolicyWarned {
+			passed++
+		}
+	}
+	if passed != 3 {
+		t.Errorf("%d values of a key bounded by 3 passed", passed)
+	}
+}
+
 // What was seen survives a restart, also one in the middle of a line, and a change of
 // policy.
 func TestGuardSurvivesRestart(t *testing.T) {
