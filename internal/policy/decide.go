@@ -779,12 +779,17 @@ func (c *decider) settle() {
 	}
 }
 
-// carry deals the tags out to their carriers. All sets share one piece of memory.
+// carry deals the tags out to their carriers. All sets share one piece of memory. What
+// is there for observation, and what the policy does not know, has the room on the
+// request that the policy's own tags leave.
 func (c *decider) carry(extra []waybill.Tag) {
-	n := 0
-	for i := range c.slots {
+	n, room := 0, maxRequestTags
+	for i, k := range c.p.keys {
 		if c.slots[i].ok {
 			n++
+			if !c.slots[i].loose && k.on(OnRequest) {
+				room--
+			}
 		}
 	}
 	c.d.Drop = c.p.drop
@@ -796,7 +801,16 @@ func (c *decider) carry(extra []waybill.Tag) {
 		from := len(memory)
 		for _, i := range c.p.byTag {
 			s, k := &c.slots[i], c.p.keys[i]
-			if !s.ok || want != "" && !k.on(want) && !(s.loose && want == OnRequest) || s.loose && want != "" && want != OnRequest {
+			switch {
+			case !s.ok:
+				continue
+			case want == "":
+			case s.loose:
+				if want != OnRequest || room == 0 {
+					continue
+				}
+				room--
+			case !k.on(want):
 				continue
 			}
 			memory = append(memory, waybill.Tag{Key: k.name, Value: s.value})
@@ -805,12 +819,9 @@ func (c *decider) carry(extra []waybill.Tag) {
 	}
 	c.d.Tags, c.d.Request, c.d.Session, c.d.Resource = take(""), take(OnRequest), take(OnSession), take(OnResource)
 	if len(extra) > 0 {
-		extra = extra[:min(len(extra), max(0, maxRequestTags-c.d.Request.Len()))]
+		extra = extra[:min(len(extra), room)]
 		c.d.Request = waybill.NewTags(append(c.d.Request.List(), extra...)...)
 		c.d.Tags = waybill.NewTags(append(c.d.Tags.List(), extra...)...)
-	}
-	if c.d.Request.Len() > maxRequestTags { // loose tags of other carriers
-		c.d.Request = waybill.NewTags(c.d.Request.List()[:maxRequestTags]...)
 	}
 }
 

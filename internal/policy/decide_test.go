@@ -171,6 +171,27 @@ func TestTheOrderOfRulesChangesNothing(t *testing.T) {
 	}
 }
 
+// Where the request is full, what is only observed and what no key declares stay off it:
+// they take no place from the policy's own tags.
+func TestTheRequestIsFull(t *testing.T) {
+	var keys []string
+	asked := ask("a", "moon", "b", "moon", "extra", "x")
+	for i := range 15 {
+		keys = append(keys, fmt.Sprintf("key%02d: {required: true}", i))
+		asked = append(asked, ask(fmt.Sprintf("key%02d", i), "x")...)
+	}
+	p := parse(t, "mode: observe\nunknown: pass\ntags: {keys: {a: {carriers: [session], values: [x]}, b: {carriers: [session], values: [x]}, "+strings.Join(keys, ", ")+"}}\n")
+	d := p.Decide(&Request{Asked: asked})
+	if d.Request.Len() != 16 {
+		t.Errorf("%d tags on the request", d.Request.Len())
+	}
+	for i := range 15 {
+		if _, there := d.Request.Get(fmt.Sprintf("key%02d", i)); !there {
+			t.Errorf("key%02d gave way to a tag that breaks the policy: %s", i, tagsText(d.Request))
+		}
+	}
+}
+
 // A refusal lists every missing and bad tag, with what would be right, and never what
 // was sent.
 func TestRefusalListsEverything(t *testing.T) {
