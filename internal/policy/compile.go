@@ -244,7 +244,17 @@ func (p *Policy) compile(f *File, o Options) {
 			if k.required {
 				k.at.Field("deprecated").Mistake("require the key that takes its place", "is deprecated and required")
 			}
+			for _, field := range []string{"from", "default"} {
+				if k.at.Has(field) {
+					k.at.Field(field).Mistake("give it to "+k.deprecated.Use, "has %s, and is replaced by %q: what it has itself never counts", field, k.deprecated.Use)
+				}
+			}
 			k.use = i
+		}
+	}
+	for _, k := range p.keys { // values are moved once
+		if k.use >= 0 && p.keys[k.use].use >= 0 {
+			k.at.Field("deprecated").Mistake("name "+p.keys[p.keys[k.use].use].name, "is replaced by %q, which is replaced itself", k.deprecated.Use)
 		}
 	}
 	p.byTag = make([]int, len(p.keys))
@@ -346,6 +356,9 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 	}
 	if k.required && k.forbid {
 		f.At.Mistake("keep one of the two", "is required and forbidden")
+	}
+	if k.forbid && (k.hasFall || k.from != fromNowhere) {
+		f.At.Mistake("keep one of the two", "is forbidden, and gets a value from the policy itself")
 	}
 	if k.required && k.hasFall {
 		p.warn(k.position, "tag key %q is required and has a default: it is never missing", name)
@@ -506,6 +519,7 @@ func (p *Policy) compileRule(f *RuleFile) {
 		for _, name := range names {
 			if i, ok := p.byName[name]; ok {
 				out = append(out, i)
+				p.movedKey(f.At.Field(field), i)
 			} else {
 				p.undeclaredKey(f.At.Field(field), name)
 			}
@@ -527,6 +541,7 @@ func (p *Policy) compileRule(f *RuleFile) {
 			p.undeclaredKey(e.At, e.Name)
 			continue
 		}
+		p.movedKey(e.At, i)
 		for _, v := range e.Value {
 			if k := p.keys[i]; len(k.values) > 0 && !slices.Contains(k.values, v) {
 				e.At.Mistake("name its values", "allows %q of tag key %q, which is not among its values (%s)", v, k.name, k.position)
@@ -538,6 +553,14 @@ func (p *Policy) compileRule(f *RuleFile) {
 		f.At.Mistake("add require: [key], forbid: [key] or allow: {key: [value]}", "does nothing")
 	}
 	p.rules = append(p.rules, r)
+}
+
+// movedKey notes that something asks of a deprecated key what only the key in its place
+// can have.
+func (p *Policy) movedKey(at Node, i int) {
+	if use := p.keys[i].use; use >= 0 {
+		at.Mistake("name "+p.keys[use].name, "names tag key %q, which never has a value: it is replaced by %q", p.keys[i].name, p.keys[use].name)
+	}
 }
 
 func (p *Policy) undeclaredKey(at Node, name string) {
@@ -565,6 +588,7 @@ func (p *Policy) CheckCondition(c *Condition) {
 			t.at.Mistake(hint, "the condition asks for %q, which nothing declares", t.key)
 			return
 		}
+		p.movedKey(t.at, i)
 		for _, v := range t.values {
 			k := p.keys[i]
 			if len(k.values) > 0 && !slices.ContainsFunc(k.values, func(known string) bool { return MatchPattern(v, known) }) && !(k.limit > 0 && v == otherValue) {
@@ -594,6 +618,10 @@ func (p *Policy) compileApplication(f *ApplicationFile) {
 			continue
 		}
 		k := p.keys[i]
+		p.movedKey(e.At, i)
+		if k.forbid {
+			e.At.Mistake("leave it out", "gives tag key %q, which is forbidden (%s)", k.name, k.position)
+		}
 		if k.from != fromNowhere {
 			e.At.Mistake("leave it out", "tag key %q comes from identity (%s)", k.name, k.fromText)
 		}
@@ -616,6 +644,7 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 		return
 	}
 	k := p.keys[i]
+	p.movedKey(f.At.Field("key"), i)
 	r.key = i
 	if f.From.Day == 0 {
 		f.At.Mistake("add from: YYYY-MM-DD", "the reorganisation has no day on which it begins")
@@ -684,6 +713,7 @@ func (p *Policy) compileSession(f *SessionFile) {
 			p.session = append(p.session, segment{name: name, key: -1})
 		case isKey:
 			k := p.keys[i]
+			p.movedKey(at, i)
 			p.session = append(p.session, segment{name: name, key: i})
 			if k.high {
 				at.Mistake("name a key with few, stable values", "the session name is made of %q, which is of high cardinality: every value would make its own STS call and rows of the bill", name)
@@ -713,7 +743,7 @@ func (p *Policy) checkLimits(f *File) {
 	count := func(c Carrier, most int, what string) {
 		n := 0
 		for _, k := range p.keys {
-			if k.on(c) {
+			if k.on(c) && k.use < 0 {
 				n++
 			}
 		}
@@ -729,7 +759,7 @@ func (p *Policy) checkLimits(f *File) {
 	must, may := 0, 0
 	var largest *key
 	for _, k := range p.keys {
-		if !k.on(OnSession) {
+		if !k.on(OnSession) || k.use >= 0 {
 			continue
 		}
 		n := len(k.name) + k.longest

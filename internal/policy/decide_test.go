@@ -331,6 +331,18 @@ func TestParseEpochs(t *testing.T) {
 	}
 }
 
+// A key whose values go to another takes no place on a carrier.
+func TestReplacedKeysTakeNoPlace(t *testing.T) {
+	var keys []string
+	for i := range 16 {
+		keys = append(keys, fmt.Sprintf("k%d: {}", i), fmt.Sprintf("old%d: {deprecated: {use: k%d}}", i, i))
+	}
+	p := parse(t, "tags: {keys: {"+strings.Join(keys, ", ")+"}}\n")
+	if d := p.Decide(&Request{Asked: ask("old7", "x")}); tagsText(d.Request) != "k7=x" {
+		t.Errorf("request %s", tagsText(d.Request))
+	}
+}
+
 // A report can show values as a reorganisation has them, or as they were stamped.
 func TestReorganised(t *testing.T) {
 	p := parse(t, `
