@@ -257,6 +257,11 @@ func (p *Policy) compile(f *File, o Options) {
 			k.at.Field("deprecated").Mistake("name "+p.keys[p.keys[k.use].use].name, "is replaced by %q, which is replaced itself", k.deprecated.Use)
 		}
 	}
+	for _, e := range f.Tags.Keys {
+		if i, ok := p.byName[e.Name]; ok {
+			p.checkGiven(p.keys[i], &e.Value)
+		}
+	}
 	p.byTag = make([]int, len(p.keys))
 	for i := range p.byTag {
 		p.byTag[i] = i
@@ -325,8 +330,9 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 	p.compileFrom(k, f)
 	p.compileValues(k, f)
 	if f.Pattern != "" {
+		_, alone := regexp.Compile(f.Pattern) // what is no expression by itself could close the group
 		re, err := regexp.Compile("^(?:" + f.Pattern + ")$")
-		if err != nil {
+		if alone != nil || err != nil {
 			f.At.Field("pattern").Mistake("see https://pkg.go.dev/regexp/syntax", "the pattern is not a regular expression")
 		} else {
 			k.pattern, k.patternText = re, f.Pattern
@@ -385,6 +391,8 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 		switch {
 		case d.Limit < 1 || d.Limit > maxLimit:
 			f.At.Field("maxDistinct").Mistake("leave it out for keys of high cardinality", "the limit must be from 1 to %d: the values are counted in memory", maxLimit)
+		case d.Days > maxDays:
+			f.At.Field("maxDistinct").Mistake("30 is the default", "the days must be from 1 to %d", maxDays)
 		case k.high:
 			f.At.Field("maxDistinct").Mistake("drop one of the two", "is of high cardinality and bounded")
 		case len(f.Values) > 0:
@@ -487,6 +495,47 @@ func (p *Policy) compileValues(k *key, f *KeyFile) {
 	}
 }
 
+// checkGiven holds the values that a key's own declaration gives it against the rest of
+// it, as far as that was not told yet.
+func (p *Policy) checkGiven(k *key, f *KeyFile) {
+	if k.hasFall && k.use < 0 {
+		if code, what := p.fault(k, k.fallback); code == "too_long" || strings.HasPrefix(code, "sensitive_") {
+			f.At.Field("default").Mistake("change one of the two", "default %q is refused by the key itself: %s", k.fallback, what)
+		}
+	}
+	for _, e := range slices.Concat(f.Aliases, f.DeprecatedValues) {
+		if code, what := p.fault(k, e.Value); code != "" && code != "not_allowed" && code != "bad_characters" {
+			e.At.Mistake("let it stand for another", "%q stands for %q, which is refused by the key itself: %s", e.Name, e.Value, what)
+		}
+	}
+}
+
+// fault is the code and text of what a key has against a value, both empty if nothing.
+func (p *Policy) fault(k *key, value string) (code, what string) {
+	c := &decider{p: p, req: new(Request)}
+	if (k.hash || c.sensitivity(k) == "hash") && !p.canHash() {
+		return "", "" // that is told elsewhere
+	}
+	if _, ok := c.clean(k, value, ""); ok || len(c.found) == 0 {
+		return "", ""
+	}
+	f := c.found[len(c.found)-1]
+	return f.code, f.message
+}
+
+// neverHas reports whether a value, as a condition or a rule writes it, is none that a
+// key without a list of values can have.
+func (k *key) neverHas(v string) bool {
+	if len(k.values) > 0 {
+		return false
+	}
+	if k.hash {
+		_, is := IsPseudonym(v)
+		return !is && !strings.Contains(v, "*")
+	}
+	return k.fold && strings.ToLower(v) != v
+}
+
 // longestValue is the length of the longest value that can leave under a key.
 func (p *Policy) longestValue(k *key, f *KeyFile) int {
 	n := k.maxLength
@@ -500,13 +549,22 @@ func (p *Policy) longestValue(k *key, f *KeyFile) int {
 		}
 		return n
 	case k.ranged:
-		return max(len(fmt.Sprint(k.min)), len(fmt.Sprint(k.max)))
+		n = max(len(fmt.Sprint(k.min)), len(fmt.Sprint(k.max)))
 	case k.pattern != nil:
 		if re, err := syntax.Parse(f.Pattern, syntax.Perl); err == nil {
 			if m := longestMatch(re); m >= 0 {
 				n = min(n, m)
 			}
 		}
+	}
+	if k.action == "other" {
+		n = max(n, len(otherValue))
+	}
+	switch c := (decider{p: p}); c.sensitivity(k) { // what takes the place of a sensitive value
+	case "hash":
+		n = max(n, p.pseudonymLength())
+	case "redact":
+		n = max(n, len(redactedValue))
 	}
 	return max(n, len(k.fallback))
 }
@@ -545,6 +603,8 @@ func (p *Policy) compileRule(f *RuleFile) {
 		for _, v := range e.Value {
 			if k := p.keys[i]; len(k.values) > 0 && !slices.Contains(k.values, v) {
 				e.At.Mistake("name its values", "allows %q of tag key %q, which is not among its values (%s)", v, k.name, k.position)
+			} else if k.neverHas(v) {
+				e.At.Mistake("write it as the key has it: in lower case, or as a pseudonym", "allows %q of tag key %q, a value that it never has (%s)", v, k.name, k.position)
 			}
 		}
 		r.allow = append(r.allow, allowed{i, e.Value})
@@ -593,6 +653,8 @@ func (p *Policy) CheckCondition(c *Condition) {
 			k := p.keys[i]
 			if len(k.values) > 0 && !slices.ContainsFunc(k.values, func(known string) bool { return MatchPattern(v, known) }) && !(k.limit > 0 && v == otherValue) {
 				t.at.Mistake("its values are: "+listed(k.values), "the condition asks for %s: %s, a value that it never has", t.key, v)
+			} else if k.neverHas(v) {
+				t.at.Mistake("write it as the key has it: in lower case, or as a pseudonym", "the condition asks for %s: %s, a value that it never has", t.key, v)
 			}
 		}
 	})
@@ -627,6 +689,8 @@ func (p *Policy) compileApplication(f *ApplicationFile) {
 		}
 		if _, ok := k.spellings(e.Value); !ok && len(k.values) > 0 {
 			e.At.Mistake("its values are: "+listed(k.values), "%q is not a value of tag key %q", e.Value, k.name)
+		} else if code, what := p.fault(k, e.Value); code != "" {
+			e.At.Mistake("give another", "%q is refused by tag key %q: %s", e.Value, k.name, what)
 		}
 		a.tags = append(a.tags, assigned{i, e.Value})
 	}
@@ -661,6 +725,9 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 		}
 		if what := badText(e.Value, 1, maxValueLength); what != "" {
 			e.At.Mistake("use letters, digits, space and _ . : / = + - @", "%q %s", e.Value, what)
+		}
+		if code, what := p.fault(k, e.Value); code != "" && code != "not_allowed" && code != "bad_characters" {
+			e.At.Mistake("name another", "%q became %q, which is refused by tag key %q: %s", e.Name, e.Value, k.name, what)
 		}
 		if e.Name == e.Value {
 			e.At.Mistake("leave it out", "%q became itself", e.Name)
@@ -731,6 +798,10 @@ func (p *Policy) compileSession(f *SessionFile) {
 	p.budget = packedBudget
 	if f.Budget > 0 {
 		p.budget = f.Budget
+	}
+	if most := maxSessionTags * (maxKeyLength + maxValueLength); p.budget > most {
+		f.At.Field("budget").Mistake("leave it out, or write what AWS was seen to take", "session.budget is more than %d tags can ever have: %d characters", maxSessionTags, most)
+		p.budget = most
 	}
 }
 

@@ -331,6 +331,26 @@ func TestParseEpochs(t *testing.T) {
 	}
 }
 
+// What takes the place of a value counts as a value of the key, where the room of a
+// session is reckoned.
+func TestRoomForWhatTakesAPlace(t *testing.T) {
+	for _, tt := range []struct {
+		key  string
+		room int
+	}{
+		{"{maxLength: 3}", 3}, {"{maxLength: 3, sensitive: redact}", len("redacted")}, {"{maxLength: 3, sensitive: hash}", len("h1-0123456789abcdef0123")},
+		{"{maxLength: 3, maxDistinct: {limit: 9, action: other}}", len("other")}, {"{range: {min: 1, max: 9}, sensitive: hash}", len("h1-0123456789abcdef0123")},
+		{"{values: [search], sensitive: hash}", len("search")},
+	} {
+		for _, room := range []int{tt.room, tt.room - 1} {
+			src := fmt.Sprintf("session: {budget: %d}\ntags: {keys: {k: %s}}\n", 1+room, strings.Replace(tt.key, "{", "{required: true, carriers: [session], ", 1))
+			if _, err := Parse("p.yaml", []byte(src), secret); (err == nil) != (room == tt.room) {
+				t.Errorf("%s in a room of %d: %v", tt.key, room, err)
+			}
+		}
+	}
+}
+
 // A key whose values go to another takes no place on a carrier.
 func TestReplacedKeysTakeNoPlace(t *testing.T) {
 	var keys []string

@@ -138,6 +138,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
 	f.Add([]byte("tags: {keys: {a: {pattern: '['}}}"))
 	f.Add([]byte("a: &x [1]\nb: *x\n"))
+	f.Add([]byte("session: {budget: 9223372036854775807}"))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		p, err := Parse("policy.yaml", src, secret)
 		if (p == nil) == (err == nil) {
