@@ -172,7 +172,8 @@ type slot struct {
 	value  string
 	source string
 	given  string // by the caller's registration
-	asked  int16  // index of the Asked tag for it, -1 if none
+	asked  int32  // index of the Asked tag for it, -1 if none
+	split  bool   // the request asked for another value as well
 	ok     bool   // it has a value
 	loose  bool   // the value breaks the policy and is kept for observation, on the request only
 }
@@ -259,37 +260,59 @@ func (c *decider) match() []waybill.Tag {
 		c.slots[i].asked = -1
 	}
 	for name, value := range c.req.Principal.Tags.All() {
-		if n := c.p.keyIndex(name); n >= 0 {
-			if use := c.p.keys[n].use; use >= 0 {
-				n = use
-			}
-			c.slots[n].given = value
+		n := c.p.keyIndex(name)
+		if n < 0 {
+			c.step(name, "registration", "dropped: the policy does not know the key")
+			continue
+		}
+		if use := c.p.keys[n].use; use >= 0 {
+			n = use
+		}
+		if s := &c.slots[n]; s.given == "" || c.p.keys[n].name == name { // its own name goes before others
+			s.given = value
 		}
 	}
 	var extra []waybill.Tag
+	unknown := 0
 	for i := range c.req.Asked {
 		a := &c.req.Asked[i]
 		n := c.p.keyIndex(a.Key)
 		if n < 0 {
+			unknown++
 			extra = c.undeclared(a, extra)
 			continue
 		}
 		k := c.p.keys[n]
 		if k.use >= 0 {
-			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "send "+c.p.keys[k.use].name)
+			c.outdated(k, "send "+c.p.keys[k.use].name)
 			c.step(k.name, a.From, "moved to %s, which takes its place", c.p.keys[k.use].name)
 			n = k.use
 		} else if k.deprecated != nil {
-			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "leave it out")
+			c.outdated(k, "leave it out")
 		}
 		s := &c.slots[n]
 		if s.asked < 0 {
-			s.asked = int16(i)
+			s.asked = int32(i)
 		} else if first := &c.req.Asked[s.asked]; first.Value != a.Value {
+			s.split = true
 			c.step(c.p.keys[n].name, a.From, "dropped: %s has another value and goes first", first.From)
 		}
 	}
+	if unknown > 0 && c.p.unknown == "refuse" {
+		what := "a tag was sent whose key the policy does not know"
+		if unknown > 1 {
+			what = fmt.Sprintf("%d tags were sent whose keys the policy does not know", unknown)
+		}
+		c.violate(nil, "unknown_key", what, "known are: "+listed(c.p.Keys()))
+	}
 	return extra
+}
+
+// outdated notes once that the request sent a deprecated key.
+func (c *decider) outdated(k *key, remedy string) {
+	if !slices.ContainsFunc(c.found, func(f found) bool { return f.key == k.index }) {
+		c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), remedy)
+	}
 }
 
 func after(note string) string {
@@ -301,10 +324,7 @@ func after(note string) string {
 
 // undeclared deals with a tag that the request brought and the policy does not know.
 func (c *decider) undeclared(a *Asked, extra []waybill.Tag) []waybill.Tag {
-	switch c.p.unknown {
-	case "refuse":
-		c.violate(nil, "unknown_key", "a tag was sent whose key the policy does not know", "known are: "+listed(c.p.Keys()))
-	case "pass":
+	if c.p.unknown == "pass" {
 		known := slices.ContainsFunc(extra, func(t waybill.Tag) bool { return strings.EqualFold(t.Key, a.Key) })
 		switch {
 		case known || len(extra) >= maxRequestTags:
@@ -381,7 +401,7 @@ func (c *decider) source(s *slot, k *key) (value, source string, ok bool) {
 	}
 	if !derived && k.from == fromNowhere {
 		if v, app := c.application(k); app != nil {
-			if asked != nil && asked.Value != v {
+			if asked != nil && (asked.Value != v || s.split) {
 				c.note(k, "overridden", fmt.Sprintf("tag %q comes from the application's configuration and was also sent", k.name), "leave it out")
 				c.step(k.name, asked.From, "dropped: the value comes from application %s", app.name)
 			}
@@ -390,7 +410,7 @@ func (c *decider) source(s *slot, k *key) (value, source string, ok bool) {
 	}
 	switch {
 	case derived || k.from != fromNowhere: // a request never stands in for identity
-		if asked != nil && asked.Value != value {
+		if asked != nil && (asked.Value != value || s.split) {
 			c.note(k, "forged", fmt.Sprintf("tag %q comes from the caller's identity and was also sent", k.name), "leave it out")
 			c.step(k.name, asked.From, "dropped: the value comes from the caller's identity")
 		}
@@ -424,7 +444,7 @@ func (c *decider) application(k *key) (string, *application) {
 // clean brings a value to the form that the policy wants, or notes why it cannot be
 // kept.
 func (c *decider) clean(k *key, value, source string) (string, bool) {
-	if k.hash {
+	if k.hash && value != "" { // nothing is no value: it is told below
 		if k.fold {
 			value = strings.ToLower(value)
 		}

@@ -28,6 +28,7 @@ tags:
     team: {from: claims.team, default: none}
     project: {default: fallback, foldCase: true}
     old: {deprecated: {use: project, note: since spring}}
+    zold: {deprecated: {use: project}}
 applications:
   - {name: batch, when: {caller: 'batch-*'}, tags: {project: nightly}}
   - {name: later, when: {caller: 'batch-*'}, tags: {project: other}}
@@ -53,6 +54,12 @@ applications:
 		{"nor override the registration", principal("u", "", waybill.Tag{Key: "project", Value: "p"}), ask("PROJECT", "q"), "project=p team=none", "project:forged"},
 		{"the registration before the application", principal("batch-1", "", waybill.Tag{Key: "project", Value: "p"}), nil, "project=p team=none", ""},
 		{"the application before the request", principal("batch-1", ""), ask("project", "q"), "project=nightly team=none", "project:overridden"},
+		{"the registration's own name of the key before another", principal("u", "", waybill.Tag{Key: "Project", Value: "a"}, waybill.Tag{Key: "old", Value: "b"}, waybill.Tag{Key: "project", Value: "p"}), nil, "project=p team=none", ""},
+		{"whatever their order", principal("u", "", waybill.Tag{Key: "project", Value: "p"}, waybill.Tag{Key: "zold", Value: "b"}), nil, "project=p team=none", ""},
+		{"forging behind the right value", principal("u", "search"), ask("team", "search", "TEAM", "ads"), "project=fallback team=search", "team:forged"},
+		{"or in front of it", principal("u", "search"), ask("Team", "ads", "team", "search"), "project=fallback team=search", "team:forged"},
+		{"overriding behind the right value", principal("batch-1", ""), ask("project", "nightly", "old", "q"), "project=nightly team=none", "old:deprecated_key,project:overridden"},
+		{"a deprecated key sent twice is told once", principal("u", ""), ask("old", "a", "OLD", "b"), "project=a team=none", "old:deprecated_key"},
 		{"the request before the default", principal("u", ""), ask("project", "Q"), "project=q team=none", ""},
 		{"the first of two", principal("u", ""), ask("project", "a", "Project", "b"), "project=a team=none", ""},
 		{"a deprecated key is moved", principal("u", ""), ask("old", "a"), "project=a team=none", "old:deprecated_key"},
@@ -168,6 +175,40 @@ func TestTheOrderOfRulesChangesNothing(t *testing.T) {
 	d := parse(t, "tags: {keys: {team: {required: true}}, rules: [{when: {caller: '*'}, require: [team], mode: observe}]}").Decide(&Request{Principal: waybill.Principal{Subject: "user-17"}})
 	if d.Outcome != waybill.PolicyRefused || len(d.Violations) != 1 {
 		t.Errorf("a required key that a rule observes: %s %v", d.Outcome, d.Reasons())
+	}
+}
+
+// Keys that nobody declared are one violation, however many there are.
+func TestUnknownKeysAreRefused(t *testing.T) {
+	p := parse(t, "unknown: refuse\ntags: {keys: {team: {}}}\n")
+	d := p.Decide(&Request{Asked: ask("a", "1", "team", "x", "b", "2", "c", "3")})
+	if d.Outcome != waybill.PolicyRefused || strings.Join(d.Reasons(), ",") != ":unknown_key" || !strings.Contains(d.Refusal().Message, "3 tags were sent whose keys the policy does not know") {
+		t.Errorf("%s %v %v", d.Outcome, d.Reasons(), d.Refusal())
+	}
+}
+
+// An empty value is no value, also of a key whose values are hashed.
+func TestEmptyValues(t *testing.T) {
+	p := parse(t, "tags: {keys: {plain: {required: true}, hashed: {required: true, transform: hmac}, listed: {required: true, values: [a]}}}\n")
+	d := p.Decide(&Request{Asked: ask("plain", "", "hashed", "", "listed", "")})
+	if got := strings.Join(d.Reasons(), ","); got != "plain:bad_characters,hashed:bad_characters,listed:not_allowed" || d.Tags.Len() > 0 {
+		t.Errorf("%s, tags %s", got, tagsText(d.Tags))
+	}
+}
+
+// A request may bring any number of tags in its body; the first of a key counts.
+func TestManyAskedTags(t *testing.T) {
+	p := parse(t, "tags: {keys: {team: {required: true}}}\n")
+	asked := make([]Asked, 1<<16)
+	for i := range asked {
+		asked[i] = Asked{"x", "y", "requestMetadata"}
+	}
+	for _, i := range []int{0, 1<<15 - 1, 1 << 15, 1<<16 - 1} {
+		asked[i] = Asked{"team", "search", "requestMetadata"}
+		if d := p.Decide(&Request{Asked: asked}); tagsText(d.Tags) != "team=search" {
+			t.Errorf("a tag at place %d: %s %v", i, tagsText(d.Tags), d.Reasons())
+		}
+		asked[i] = Asked{"x", "y", "requestMetadata"}
 	}
 }
 
