@@ -220,6 +220,9 @@ func (c *call) admit(r *http.Request) error {
 		c.record.LatencyMode = parsed.LatencyMode
 		c.record.Streamed = c.record.Streamed || parsed.Stream
 	}
+	if err := policy.Bounded(asked); err != nil {
+		return err
+	}
 	if err := c.mayUse(); err != nil {
 		return err
 	}
