@@ -105,6 +105,18 @@ func (d *Decision) Reasons() []string {
 	return out
 }
 
+// Observed are those of Reasons that never refuse a call: attempts to override, for
+// instance. They are all there is to say of a call that needs to comply with nothing.
+func (d *Decision) Observed() []string {
+	var out []string
+	for _, v := range d.Violations {
+		if v.Mode == Observe {
+			out = append(out, v.Key+":"+v.Code)
+		}
+	}
+	return out
+}
+
 // Refusal is the error a refused call is answered with. It lists every violation that
 // is enforced, each with its remedy. It is nil for a call that passes.
 func (d *Decision) Refusal() *waybill.Error {
