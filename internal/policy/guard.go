@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,8 +89,11 @@ func (g *Guard) Use(p *Policy) {
 	g.keys = keys
 }
 
-// Restore takes up what an earlier guard has seen.
+// Restore takes up what an earlier guard has seen. Where there is more than a bound has
+// room for, the newest is kept: the rest has expired, or will first.
 func (g *Guard) Restore(seen []Sighting) {
+	seen = slices.Clone(seen)
+	slices.SortStableFunc(seen, func(a, b Sighting) int { return int(b.Day) - int(a.Day) })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range seen {

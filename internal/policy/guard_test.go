@@ -72,6 +72,28 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// A file of sightings holds values that have expired since. They take no room from those
+// that count.
+func TestRestoreKeepsTheNewest(t *testing.T) {
+	p := parse(t, bounded)
+	g := NewGuard(p)
+	var file []byte
+	g.OnSighting = func(s Sighting) { file = s.AppendText(file) }
+	for _, day := range []int{1, 9} {
+		for i := range 10 {
+			sendOn(p, g, day, "strict", fmt.Sprint("day", day, "-", i))
+		}
+	}
+	again := NewGuard(p)
+	again.Restore(ReadSightings(file))
+	if d := sendOn(p, again, 9, "strict", "another"); d.Outcome != waybill.PolicyRefused {
+		t.Errorf("after a restart an eleventh value of these days passes: %v", d.Reasons())
+	}
+	if d := sendOn(p, again, 9, "strict", "day9-7"); d.Outcome != waybill.PolicyAllowed {
+		t.Errorf("after a restart a value of today is refused: %v", d.Reasons())
+	}
+}
+
 // A value beyond one bound, in a mode that lets the call pass, does not keep the call's
 // other values out of the count.
 func TestGuardCountsCallsThatPass(t *testing.T) {
