@@ -175,15 +175,20 @@ func (g *Guard) admit(day waybill.Day, values []sighted) {
 	}
 }
 
-// sweep forgets values that were not seen for long, once a day.
+// sweep forgets values that were not seen for long, once a day. A clock that was ahead
+// and was put right leaves days of the future behind, which would never pass: they become
+// today.
 func (k *guarded) sweep(day waybill.Day) {
-	if day <= k.swept {
+	if day == k.swept || day == k.swept-1 { // a call that began before midnight
 		return
 	}
 	k.swept = day
 	for digest, last := range k.seen {
-		if last+waybill.Day(k.days) < day {
+		switch {
+		case last+waybill.Day(k.days) < day:
 			delete(k.seen, digest)
+		case last > day+1:
+			k.seen[digest] = day
 		}
 	}
 	if len(k.seen)*100 < k.limit*nearPart {

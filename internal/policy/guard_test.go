@@ -94,6 +94,18 @@ func TestRestoreKeepsTheNewest(t *testing.T) {
 	}
 }
 
+// Values that were seen while the clock was ahead expire like others once it is right.
+func TestAClockThatWasAhead(t *testing.T) {
+	p := parse(t, "tags: {keys: {strict: {maxDistinct: {limit: 2, days: 5}}}}")
+	g := NewGuard(p)
+	for _, day := range []int{1, 365, 2, 2} { // within November and a year from it
+		sendOn(p, g, day, "strict", fmt.Sprint("v", day))
+	}
+	if d := sendOn(p, g, 9, "strict", "new"); d.Outcome != waybill.PolicyAllowed {
+		t.Errorf("a week after the clock was put right: %v, %v", d.Reasons(), g.States(p))
+	}
+}
+
 // A value beyond one bound, in a mode that lets the call pass, does not keep the call's
 // other values out of the count.
 func TestGuardCountsCallsThatPass(t *testing.T) {
