@@ -348,6 +348,37 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
+// Who is behind a pseudonym is found also where the key folds case before it hashes.
+func TestResolveFolded(t *testing.T) {
+	epochs := []Epoch{{ID: "1", Key: []byte("0123456789abcdef-one")}}
+	p, err := Parse("p.yaml", []byte("tags: {keys: {user: {from: caller.subject, transform: hmac, foldCase: true}}}"), Options{Epochs: epochs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pseudonym := p.Decide(&Request{Principal: waybill.Principal{Subject: "User-17"}}).Tags.Map()["user"]
+	who, found, err := Resolve(epochs, "user", pseudonym, slices.Values([]string{"User-16", "User-17"}))
+	if who != "User-17" || !found || err != nil {
+		t.Errorf("%s is %q, %v, %v", pseudonym, who, found, err)
+	}
+}
+
+// A session name that had to be changed is no other caller's.
+func TestSessionNames(t *testing.T) {
+	p := parse(t, "tags: {keys: {team: {}}}\n")
+	seen := make(map[string]string)
+	for _, subject := range []string{"", "a", "A", "wb-a", "a/b", "a-b", "a:b", "ä", strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("x", 66)} {
+		req := &Request{Principal: waybill.Principal{Subject: subject}}
+		name := p.Decide(req).SessionName
+		if again := p.Decide(req).SessionName; again != name {
+			t.Errorf("%q is %s, and then %s", subject, name, again)
+		}
+		if other, taken := seen[name]; taken {
+			t.Errorf("%q and %q have one session name: %s", subject, other, name)
+		}
+		seen[name] = subject
+	}
+}
+
 func TestParseEpochs(t *testing.T) {
 	good := `{"epoch":"2","key":"MDEyMzQ1Njc4OWFiY2RlZg==","from":"2026-10-01T00:00:00Z"}
 
