@@ -709,7 +709,7 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 	}
 	k := p.keys[i]
 	p.movedKey(f.At.Field("key"), i)
-	r.key = i
+	r.key, r.fold = i, k.fold
 	if f.From.Day == 0 {
 		f.At.Mistake("add from: YYYY-MM-DD", "the reorganisation has no day on which it begins")
 	}
@@ -732,12 +732,16 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 		if e.Name == e.Value {
 			e.At.Mistake("leave it out", "%q became itself", e.Name)
 		}
-		for _, other := range p.reorganisations {
-			if _, twice := other.became[e.Name]; twice && other.key == i && other.overlaps(r) {
+		old := e.Name
+		if k.fold {
+			old = strings.ToLower(old)
+		}
+		for _, other := range append(slices.Clone(p.reorganisations), r) {
+			if _, twice := other.became[old]; twice && other.key == i && other.overlaps(r) {
 				e.At.Mistake("end the other with until", "%q became something else at %s, in the same days", e.Name, other.position)
 			}
 		}
-		r.became[e.Name] = e.Value
+		r.became[old] = e.Value
 	}
 	p.reorganisations = append(p.reorganisations, r)
 }

@@ -423,6 +423,30 @@ func TestRoomForWhatTakesAPlace(t *testing.T) {
 	}
 }
 
+// Old names are taken in any case where the key's values are.
+func TestReorganisedInAnyCase(t *testing.T) {
+	p := parse(t, `
+tags: {keys: {team: {values: [search, ads], foldCase: true}, unit: {foldCase: true}, plain: {}}}
+reorganisations:
+  - {key: team, from: 2026-10-01, became: {Growth: ads}}
+  - {key: unit, from: 2026-10-01, became: {growth: ads}}
+  - {key: plain, from: 2026-10-01, became: {growth: ads}}
+`)
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for _, sent := range []string{"growth", "Growth", "GROWTH"} {
+		d := p.Decide(&Request{At: at, Asked: ask("team", sent, "unit", sent)})
+		if got := tagsText(d.Tags); got != "team=ads unit=ads" {
+			t.Errorf("%s: %s %v", sent, got, d.Reasons())
+		}
+	}
+	if got := tagsText(p.Decide(&Request{At: at, Asked: ask("plain", "Growth")}).Tags); got != "plain=Growth" {
+		t.Errorf("a key that does not fold: %s", got)
+	}
+	if got := p.Reorganised("team", "growth", 1, waybill.DayOf(at)); got != "ads" {
+		t.Errorf("a report shows %s", got)
+	}
+}
+
 // A key whose values go to another takes no place on a carrier.
 func TestReplacedKeysTakeNoPlace(t *testing.T) {
 	var keys []string
