@@ -51,7 +51,7 @@ func (l *loader) importOne(from string, item Node, depth int) {
 		item.Mistake("name a file", "the import is empty")
 		return
 	}
-	name := text
+	name := path.Clean(text)
 	if !path.IsAbs(name) {
 		name = path.Join(path.Dir(from), name)
 	}
@@ -91,6 +91,7 @@ func (l *loader) combine() *File {
 	}
 	main := l.files[len(l.files)-1].file
 	out := *main
+	screened := make(map[string]Node) // where a file says how its keys are screened, by key
 	out.Tags.Keys, out.Tags.Rules, out.Applications, out.Rollout, out.Reorganisations = nil, nil, nil, nil, nil
 	for _, part := range l.files {
 		f := part.file
@@ -98,28 +99,59 @@ func (l *loader) combine() *File {
 			i := slices.IndexFunc(out.Tags.Keys, func(o Entry[KeyFile]) bool { return o.Name == e.Name })
 			if i < 0 {
 				out.Tags.Keys = append(out.Tags.Keys, e)
+				if f.Sensitive != "" && f.Sensitive != "allow" {
+					screened[e.Name] = f.At.Field("sensitive")
+				}
 				continue
 			}
-			out.Tags.Keys[i].Value = narrow(out.Tags.Keys[i].Value, e.Value)
+			base := out.Tags.Keys[i].Value
+			if where, ok := screened[e.Name]; ok && base.Sensitive == "" && e.Value.Sensitive == "allow" {
+				e.Value.At.Field("sensitive").Mistake(leaveOut, "the imported vocabulary screens its values (%s)", where.Position())
+			}
+			out.Tags.Keys[i].Value = narrow(base, e.Value)
 		}
 		out.Tags.Rules = append(out.Tags.Rules, f.Tags.Rules...)
 		out.Reorganisations = append(out.Reorganisations, f.Reorganisations...)
 		// What is nearer goes first: the first that holds decides.
 		out.Applications = append(slices.Clone(f.Applications), out.Applications...)
 		out.Rollout = append(slices.Clone(f.Rollout), out.Rollout...)
-		if f != main {
-			inherit(&out.Mode, f.Mode)
-			inherit(&out.Unknown, f.Unknown)
-			inherit(&out.Sensitive, f.Sensitive)
-			if out.Session.Name == "" {
-				out.Session.Name, out.Session.At = f.Session.Name, f.Session.At
-			}
-			if out.Session.Budget == 0 {
-				out.Session.Budget = f.Session.Budget
-			}
+	}
+	for _, part := range slices.Backward(l.files) { // what is nearer goes first
+		f := part.file
+		inherit(&out.Mode, f.Mode)
+		if out.Session.Name == "" {
+			out.Session.Name, out.Session.At = f.Session.Name, f.Session.At
+		}
+		if out.Session.Budget == 0 {
+			out.Session.Budget = f.Session.Budget
 		}
 	}
+	out.Unknown = l.strict("unknown", "pass", func(f *File) string { return f.Unknown })
+	out.Sensitive = l.strict("sensitive", "allow", func(f *File) string { return f.Sensitive })
 	return &out
+}
+
+// leaveOut is the remedy for what an imported vocabulary does not let be said.
+const leaveOut = "leave it out, or change it where it is declared"
+
+// strict is a setting of the whole policy: the nearest file that has it decides. It is a
+// mistake if that is the one that lets everything through, and another file is stricter.
+func (l *loader) strict(name, loose string, of func(*File) string) string {
+	var nearest *File
+	for _, part := range slices.Backward(l.files) {
+		switch f := part.file; {
+		case of(f) == "":
+		case nearest == nil:
+			nearest = f
+		case of(nearest) == loose && of(f) != loose:
+			nearest.At.Field(name).Mistake(leaveOut, "is %s, and %s in the imported vocabulary (%s)", loose, of(f), f.At.Field(name).Position())
+			return of(f)
+		}
+	}
+	if nearest == nil {
+		return ""
+	}
+	return of(nearest)
 }
 
 func inherit[T ~string](to *T, from T) {
@@ -136,7 +168,7 @@ func narrow(base, k KeyFile) KeyFile {
 		case !k.At.Has(field):
 			return false
 		case base.At.Has(field) && !same:
-			k.At.Field(field).Mistake("leave it out, or change it where it is declared", "%s is fixed by the imported vocabulary (%s)", field, base.At.Field(field).Position())
+			k.At.Field(field).Mistake(leaveOut, "%s is fixed by the imported vocabulary (%s)", field, base.At.Field(field).Position())
 			return false
 		}
 		return true
@@ -171,8 +203,23 @@ func narrow(base, k KeyFile) KeyFile {
 	if fixed("maxLength", k.MaxLength <= base.MaxLength) {
 		out.MaxLength = k.MaxLength
 	}
-	if fixed("maxDistinct", base.MaxDistinct != nil && k.MaxDistinct != nil && k.MaxDistinct.Limit <= base.MaxDistinct.Limit) {
-		out.MaxDistinct = k.MaxDistinct
+	bound, tighter := tighten(base.MaxDistinct, k.MaxDistinct)
+	if fixed("maxDistinct", tighter) {
+		out.MaxDistinct = bound
+	}
+	if fixed("deprecated", base.Deprecated != nil && k.Deprecated != nil && k.Deprecated.Use == base.Deprecated.Use) {
+		out.Deprecated = k.Deprecated
+	}
+	if fixed("sensitive", k.Sensitive == base.Sensitive || k.Sensitive != "allow") {
+		out.Sensitive = k.Sensitive
+	}
+	if fixed("carriers", !slices.ContainsFunc(k.Carriers, func(c Carrier) bool { return !slices.Contains(base.Carriers, c) })) {
+		out.Carriers = k.Carriers
+	}
+	for _, e := range slices.Concat(k.Aliases, k.DeprecatedValues) {
+		if to, ok := base.meaning(e.Name); ok && to != e.Value {
+			e.At.Mistake(leaveOut, "%q stands for %q in the imported vocabulary (%s), and for %q here", e.Name, to, base.At.Position(), e.Value)
+		}
 	}
 	if fixed("from", k.From == base.From) {
 		out.From = k.From
@@ -198,17 +245,8 @@ func narrow(base, k KeyFile) KeyFile {
 	if k.Default != nil {
 		out.Default = k.Default
 	}
-	if k.Deprecated != nil {
-		out.Deprecated = k.Deprecated
-	}
 	if k.ReplaceCharacters != "" {
 		out.ReplaceCharacters = k.ReplaceCharacters
-	}
-	if k.Sensitive != "" {
-		out.Sensitive = k.Sensitive
-	}
-	if k.Carriers != nil {
-		out.Carriers = k.Carriers
 	}
 	if k.Mode != "" {
 		out.Mode = k.Mode
@@ -216,8 +254,48 @@ func narrow(base, k KeyFile) KeyFile {
 	out.Aliases = append(slices.Clone(out.Aliases), k.Aliases...)
 	out.DeprecatedValues = append(slices.Clone(out.DeprecatedValues), k.DeprecatedValues...)
 	out.KeyAliases = append(slices.Clone(base.KeyAliases), k.KeyAliases...)
-	out.At = base.At
+	out.At.over = append(slices.Clip(out.At.over), k.At)
 	return out
+}
+
+// meaning is the value that a text stands for under a key as it is declared.
+func (f *KeyFile) meaning(text string) (string, bool) {
+	same := func(a string) bool { return a == text || f.FoldCase && strings.EqualFold(a, text) }
+	if i := slices.IndexFunc(f.Values, same); i >= 0 {
+		return f.Values[i], true
+	}
+	for _, e := range slices.Concat(f.Aliases, f.DeprecatedValues) {
+		if same(e.Name) {
+			return e.Value, true
+		}
+	}
+	return "", false
+}
+
+// tighten lays a bound over an imported one: what it does not say stays. It reports
+// whether the outcome lets no more values through.
+func tighten(base, d *DistinctFile) (*DistinctFile, bool) {
+	if base == nil || d == nil {
+		return d, true
+	}
+	out := *base
+	if d.At.n == nil || d.At.Has("limit") { // written as a number, or with one
+		out.Limit = d.Limit
+	}
+	inherit(&out.Action, "reject")
+	if d.Action != "" {
+		out.Action = d.Action
+	}
+	if d.Days != 0 {
+		out.Days = d.Days
+	}
+	counts := func(days int) int {
+		if days == 0 {
+			return defaultDays
+		}
+		return days
+	}
+	return &out, out.Limit <= base.Limit && (out.Action != "observe" || base.Action == "observe") && counts(out.Days) >= counts(base.Days)
 }
 
 // compile makes a policy of a file, and notes what is wrong with it.
@@ -386,7 +464,7 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 		k.limit, k.action, k.days = d.Limit, d.Action, d.Days
 		inherit(&k.action, "reject")
 		if k.days == 0 {
-			k.days = 30
+			k.days = defaultDays
 		}
 		switch {
 		case d.Limit < 1 || d.Limit > maxLimit:

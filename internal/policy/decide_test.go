@@ -520,6 +520,34 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// What is imported holds where nothing nearer says otherwise, and what narrows it keeps
+// the rest of it.
+func TestImportFillsIn(t *testing.T) {
+	files := map[string]string{
+		"/policy.yaml": "import: [org.yaml, /x/../base.yaml]\ntags: {keys: {topic: {maxDistinct: 1}, mail: {carriers: session}}}\n",
+		"/org.yaml":    "import: base.yaml\nmode: warn\nsensitive: redact\ntags: {keys: {topic: {maxDistinct: {limit: 100, action: other, days: 60}}, mail: {carriers: [request, session]}}}\n",
+		"/base.yaml":   "import: /y/../policy.yaml\nmode: observe\nsession: {name: 'base-{caller}'}\ntags: {keys: {mail: {maxLength: 50}}, rules: [{when: {caller: user-17}, require: [topic]}]}\n",
+	}
+	p, err := Parse("/policy.yaml", []byte(files["/policy.yaml"]), Options{Open: func(name string) ([]byte, error) {
+		if src, ok := files[name]; ok {
+			return []byte(src), nil
+		}
+		return nil, fmt.Errorf("%s is not there", name)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(p)
+	sendOn(p, g, 1, "topic", "a")
+	d := p.Decide(&Request{Guard: g, Principal: waybill.Principal{Subject: "user-17"}, Asked: ask("mail", "someone@example.com")})
+	if d.Outcome != waybill.PolicyWarned || strings.Join(d.Reasons(), ",") != "topic:missing" || tagsText(d.Session) != "mail=redacted" || d.Request.Len() != 0 || d.SessionName != "base-user-17" {
+		t.Errorf("%s %v, session %s %s", d.Outcome, d.Reasons(), d.SessionName, tagsText(d.Session))
+	}
+	if d := sendOn(p, g, 1, "topic", "b"); tagsText(d.Request) != "topic=other" || p.keys[p.byName["topic"]].days != 60 {
+		t.Errorf("a smaller bound forgot what is done at it: %s", tagsText(d.Request))
+	}
+}
+
 // A decision depends on nothing but its arguments, and Explain decides like Decide.
 func TestExplainDecidesLikeDecide(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))

@@ -18,7 +18,8 @@ type File struct {
 	Revision string `yaml:"revision"`
 	// Import names policy files, relative to this one, whose keys and rules hold here
 	// too: the vocabulary of an organisation. What is imported can be narrowed here
-	// (fewer values, required, more modes), never widened.
+	// (fewer values, fewer carriers, required, a smaller bound), never widened; the mode
+	// is each gateway's own.
 	Import Texts `yaml:"import"`
 	// Mode says what a violation does where nothing nearer says otherwise: enforce
 	// refuses the call; warn lets it pass and marks it, without a value that is not of

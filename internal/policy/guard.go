@@ -17,8 +17,11 @@ import (
 // some 50 bytes each.
 const maxLimit = 100_000
 
-// maxDays bounds how long a value that was not seen again may count: ten years.
-const maxDays = 3650
+// How long a value that was not seen again counts, in days.
+const (
+	defaultDays = 30
+	maxDays     = 3650
+)
 
 // nearPart is the part of a bound, in per cent, at which a key is warned about.
 const nearPart = 80

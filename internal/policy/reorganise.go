@@ -10,7 +10,7 @@ import (
 type reorganisation struct {
 	key      int
 	from     waybill.Day
-	until    waybill.Day // the first day on which it no longer holds; 0 is never
+	until    waybill.Day       // the first day on which it no longer holds; 0 is never
 	became   map[string]string // by the old value; in lower case if fold
 	fold     bool
 	position string

@@ -178,6 +178,7 @@ type Node struct {
 	d         *Document
 	n         *yaml.Node
 	key, rule string
+	over      []Node // mappings laid over this one: a key is where it was said last
 }
 
 // Mistake notes what is wrong at the node, and the remedy.
@@ -197,7 +198,7 @@ func (n Node) Of(rule string) Node {
 	return n
 }
 
-func (n Node) child(c *yaml.Node) Node { return Node{n.d, c, n.key, n.rule} }
+func (n Node) child(c *yaml.Node) Node { return Node{d: n.d, n: c, key: n.key, rule: n.rule} }
 
 // Position is "file:line".
 func (n Node) Position() string {
@@ -223,6 +224,11 @@ func (n Node) Has(name string) bool {
 }
 
 func (n Node) field(name string) (Node, bool) {
+	for _, over := range slices.Backward(n.over) {
+		if v, ok := over.field(name); ok {
+			return v, true
+		}
+	}
 	if n.n == nil || n.n.Kind != yaml.MappingNode {
 		return Node{}, false
 	}
