@@ -358,6 +358,9 @@ func (p *Policy) compile(f *File, o Options) {
 			r.At.Mistake("add mode: warn or observe", "the rollout entry does nothing")
 		}
 		entry := rollout{when: r.When, mode: r.Mode, position: r.At.Position()}
+		if name := p.chosenByCaller(&r.When); name != "" && r.Mode != "" {
+			p.warn(entry.position, "mode %s hangs on tag %q, which a request may send: a caller chooses the mode by what it sends; take %s from identity (from) or from every caller's registration, or add caller, issuer or claims.NAME to the condition", r.Mode, name, name)
+		}
 		for _, name := range r.Keys {
 			if i, ok := p.byName[name]; ok {
 				entry.keys = append(entry.keys, i)
@@ -373,6 +376,26 @@ func (p *Policy) compile(f *File, o Options) {
 	slices.SortStableFunc(p.reorganisations, func(a, b reorganisation) int { return int(a.from - b.from) })
 	p.compileSession(&f.Session)
 	p.checkLimits(f)
+}
+
+// chosenByCaller is a tag in a condition that a request may send, where nothing in it asks
+// who the caller is.
+func (p *Policy) chosenByCaller(c *Condition) string {
+	for _, t := range c.terms {
+		i, isKey := p.byName[t.key]
+		switch {
+		case t.key == "caller", t.key == "issuer", strings.HasPrefix(t.key, "claims."):
+			return ""
+		case isKey && p.keys[i].from != fromNowhere:
+			return ""
+		}
+	}
+	for _, name := range c.Keys() {
+		if i, isKey := p.byName[name]; isKey && p.keys[i].from == fromNowhere {
+			return name
+		}
+	}
+	return ""
 }
 
 func (p *Policy) compileKey(e Entry[KeyFile], o Options) {

@@ -196,7 +196,8 @@ type ApplicationFile struct {
 // A RolloutFile sets the mode for some callers.
 type RolloutFile struct {
 	At Node `yaml:"-"`
-	// When is the condition on the call.
+	// When is the condition on the call. A tag that requests may send lets the caller
+	// choose the mode; caller, issuer, claims.NAME and tags from identity do not.
 	When Condition `yaml:"when"`
 	// Keys that it covers; none means all.
 	Keys Texts `yaml:"keys"`
