@@ -131,6 +131,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	g := &gateway.Gateway{Callers: keys, Signer: signer, Journal: book, Client: transport(c), Log: log,
 		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
+	warn(log, c)
 	registry.MustRegister(&distinctValues{guard, g.Policy})
 
 	var draining atomic.Bool
@@ -168,6 +169,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 				continue
 			}
 			g.Reload(&next.gateway)
+			warn(log, next)
 			log.Info("configuration reloaded", "policy", next.gateway.Policy.Version())
 		case err := <-ended:
 			return errors.Join(err, book.Stop())
@@ -186,6 +188,13 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 			back.Close()
 			return errors.Join(err, book.Stop())
 		}
+	}
+}
+
+// warn tells what is allowed and unwise in the policy that was put in force.
+func warn(log *slog.Logger, c *config) {
+	for _, w := range c.gateway.Policy.Warnings() {
+		log.Warn("the tag policy is allowed and unwise", "what", w)
 	}
 }
 
