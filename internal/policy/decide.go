@@ -93,25 +93,22 @@ type Decision struct {
 	req         *Request
 }
 
-// Reasons are the codes of the violations, for the record: key:code, never a value.
-func (d *Decision) Reasons() []string {
-	if len(d.Violations) == 0 {
-		return nil
-	}
-	out := make([]string, len(d.Violations))
-	for i, v := range d.Violations {
-		out[i] = v.Key + ":" + v.Code
-	}
-	return out
-}
+// Reasons are the codes of the violations, for the record: key:code, never a value. Each
+// is told once, however many rules are broken in that way.
+func (d *Decision) Reasons() []string { return d.reasons(func(Mode) bool { return true }) }
 
 // Observed are those of Reasons that never refuse a call: attempts to override, for
 // instance. They are all there is to say of a call that needs to comply with nothing.
-func (d *Decision) Observed() []string {
-	var out []string
+func (d *Decision) Observed() []string { return d.reasons(func(m Mode) bool { return m == Observe }) }
+
+func (d *Decision) reasons(of func(Mode) bool) []string {
+	if len(d.Violations) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(d.Violations))
 	for _, v := range d.Violations {
-		if v.Mode == Observe {
-			out = append(out, v.Key+":"+v.Code)
+		if reason := v.Key + ":" + v.Code; of(v.Mode) && !slices.Contains(out, reason) {
+			out = append(out, reason)
 		}
 	}
 	return out

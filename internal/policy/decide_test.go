@@ -172,6 +172,9 @@ func TestTheOrderOfRulesChangesNothing(t *testing.T) {
 			}
 		}
 	}
+	if r := parse(t, keys+"{when: {stage: prod}, allow: {cost: [a]}}, {when: {stage: prod}, allow: {cost: [b]}}]}").Decide(&Request{Asked: ask("stage", "prod", "cost", "c")}).Reasons(); strings.Join(r, ",") != "cost:not_allowed" {
+		t.Errorf("two rules that are broken in one way are recorded as %v", r)
+	}
 	d := parse(t, "tags: {keys: {team: {required: true}}, rules: [{when: {caller: '*'}, require: [team], mode: observe}]}").Decide(&Request{Principal: waybill.Principal{Subject: "user-17"}})
 	if d.Outcome != waybill.PolicyRefused || len(d.Violations) != 1 {
 		t.Errorf("a required key that a rule observes: %s %v", d.Outcome, d.Reasons())
