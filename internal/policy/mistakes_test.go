@@ -130,13 +130,14 @@ func TestMistakesInCases(t *testing.T) {
 // A header that is not read is no part of a case; a key may have the blank or the colon
 // that stands between key and code.
 func TestCasesMeanWhatTheySay(t *testing.T) {
-	p := parse(t, "tags: {keys: {'cost center': {required: true}, 'a:b': {required: true}}}\n")
+	p := parse(t, "tags: {keys: {'cost center': {required: true}, 'a:b': {required: true}}, rules: [{when: {'a:b': x}, require: [cost center]}]}\n")
 	got, err := p.RunCases("c.yaml", []byte(`cases:
   - {name: misspelt, headers: {x-litelm-tags: 'a:b'}, outcome: refused}
   - {name: read, headers: {X-Litellm-Tags: 'cost center:1', x_waybill_tags: 'a:b=2'}, outcome: allowed, request: ['a:b', cost center]}
+  - {name: once, caller: {tags: {'a:b': x}}, because: [cost center missing], outcome: refused}
   - {name: keys, because: [cost center missing, 'a:b missing'], outcome: refused}
 `))
-	if err != nil || len(got) != 3 || fmt.Sprint(got[0].Failures) != "[the headers of the call cannot be read: x-litelm-tags brings no tags]" || got[1].Failures != nil || got[2].Failures != nil {
+	if err != nil || len(got) != 4 || fmt.Sprint(got[0].Failures) != "[the headers of the call cannot be read: x-litelm-tags brings no tags]" || got[1].Failures != nil || got[2].Failures != nil || got[3].Failures != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
