@@ -236,6 +236,11 @@ func (p *Policy) KeysOn(c Carrier) []string {
 	return out
 }
 
+// Hashes reports whether a key's values become pseudonyms, all of them.
+func (p *Policy) Hashes() bool {
+	return slices.ContainsFunc(p.keys, func(k *key) bool { return k.hash })
+}
+
 // Required lists the keys that every call must have.
 func (p *Policy) Required() []string {
 	var out []string
