@@ -159,4 +159,32 @@ func TestExcerptsHideSecrets(t *testing.T) {
 	if !strings.Contains(text, "other: shown") {
 		t.Errorf("the excerpt hides too much: %s", text)
 	}
+	for _, src := range []string{"hashkey: correct horse battery staple\n", "a: {hashKey: correct horse, other: 1}\n", "clientSecret: correct,horse}staple\n", "a: {token: [correct horse], b: c}\n"} {
+		d, err := ReadYAML("waybilld.yaml", []byte(src))
+		if err == nil {
+			d.Root().Fields(nil)
+			err = d.Err()
+		}
+		if text := err.Error(); strings.Contains(text, "horse") || strings.Contains(text, "staple") {
+			t.Errorf("the excerpt shows a secret: %s", text)
+		}
+	}
+	if _, err := ReadYAML("waybilld.yaml", []byte("secretAccessKey: *correct\n")); err == nil || strings.Contains(err.Error(), "correct") {
+		t.Errorf("what is not YAML is told with a secret: %v", err)
+	}
+}
+
+// A file that is no text in UTF-8 is told where, not with what the reader made of it.
+func TestFilesThatAreNoText(t *testing.T) {
+	for src, place := range map[string]string{"mode: \xff\n": "f.yaml:1:7: is not text", "mode: warn\nunknown: dr\x01p\n": "f.yaml:2:12: is not text", "\xff\xfem\x00:\x00 \x00x\x00": "f.yaml:1:1: is not text",
+		"a: \x00": "f.yaml:1:4: is not text"} {
+		if _, err := ReadYAML("f.yaml", []byte(src)); err == nil || !strings.HasPrefix(err.Error(), place) {
+			t.Errorf("%q: %v", src, err)
+		}
+	}
+	for _, src := range []string{"\ufeffmode: warn\r\n", "# ä\tb\nmode: warn\n"} {
+		if _, err := ReadYAML("f.yaml", []byte(src)); err != nil {
+			t.Errorf("%q: %v", src, err)
+		}
+	}
 }
