@@ -56,16 +56,22 @@ func (o *policyOptions) read(path string, out io.Writer) (*policy.Policy, error)
 	}
 	p, err := policy.Parse(path, src, opts)
 	if mistakes, ok := errors.AsType[policy.Mistakes](err); ok {
-		if o.output == "json" {
-			return nil, errors.Join(errBadNews, writeJSON(out, struct {
-				File     string          `json:"file"`
-				Mistakes policy.Mistakes `json:"mistakes"`
-			}{path, mistakes}))
-		}
-		fmt.Fprintln(out, mistakes)
-		return nil, errBadNews
+		return nil, o.showMistakes(path, mistakes, out)
 	}
 	return p, err
+}
+
+// showMistakes shows what is wrong with a file, which is bad news.
+func (o *policyOptions) showMistakes(path string, mistakes policy.Mistakes, out io.Writer) error {
+	if o.output == "json" {
+		return errors.Join(errBadNews, writeJSON(out, struct {
+			Version  int             `json:"version"`
+			File     string          `json:"file"`
+			Mistakes policy.Mistakes `json:"mistakes"`
+		}{1, path, mistakes}))
+	}
+	fmt.Fprintln(out, mistakes)
+	return errBadNews
 }
 
 func writeJSON(out io.Writer, v any) error {
@@ -90,13 +96,14 @@ column, key, rule and remedy. Exit code 3 if there is one.`,
 			}
 			if o.output == "json" {
 				return writeJSON(out, struct {
+					Version  int             `json:"version"`
 					File     string          `json:"file"`
-					Version  string          `json:"version"`
+					Policy   string          `json:"policy"`
 					Revision string          `json:"revision,omitempty"`
 					Keys     []string        `json:"keys"`
 					Mistakes policy.Mistakes `json:"mistakes"`
 					Warnings []string        `json:"warnings"`
-				}{args[0], p.Version(), p.Revision(), p.Keys(), policy.Mistakes{}, append([]string{}, p.Warnings()...)})
+				}{1, args[0], p.Version(), p.Revision(), p.Keys(), policy.Mistakes{}, append([]string{}, p.Warnings()...)})
 			}
 			for _, w := range p.Warnings() {
 				fmt.Fprintln(out, "warning:", w)
@@ -131,7 +138,7 @@ Exit code 3 if a case does not come out as expected.`,
 			if err != nil {
 				return err
 			}
-			results, err := runCases(p, casesFile(args[0], cases), out)
+			results, err := o.runCases(p, casesFile(args[0], cases), out)
 			if err != nil {
 				return err
 			}
@@ -149,15 +156,14 @@ func casesFile(policyFile, cases string) string {
 	return strings.TrimSuffix(policyFile, filepath.Ext(policyFile)) + ".cases.yaml"
 }
 
-func runCases(p *policy.Policy, file string, out io.Writer) ([]policy.CaseResult, error) {
+func (o *policyOptions) runCases(p *policy.Policy, file string, out io.Writer) ([]policy.CaseResult, error) {
 	src, err := os.ReadFile(file)
 	if err != nil {
 		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("cases: %v", err), Hint: "waybill policy test --help shows how a file of cases is written"}
 	}
 	results, err := p.RunCases(file, src)
 	if mistakes, ok := errors.AsType[policy.Mistakes](err); ok {
-		fmt.Fprintln(out, mistakes)
-		return nil, errBadNews
+		return nil, o.showMistakes(file, mistakes, out)
 	}
 	return results, err
 }
@@ -172,9 +178,10 @@ func showCases(results []policy.CaseResult, output string, out io.Writer) error 
 	var err error
 	if output == "json" {
 		err = writeJSON(out, struct {
-			Cases  []policy.CaseResult `json:"cases"`
-			Failed int                 `json:"failed"`
-		}{results, failed})
+			Version int                 `json:"version"`
+			Cases   []policy.CaseResult `json:"cases"`
+			Failed  int                 `json:"failed"`
+		}{1, results, failed})
 	} else {
 		for _, r := range results {
 			if len(r.Failures) == 0 {

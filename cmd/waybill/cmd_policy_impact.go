@@ -135,6 +135,9 @@ func runImpact(ctx context.Context, o impactOptions, out io.Writer) error {
 		}
 	}
 	impact := p.Replay(past)
+	if o.hashKeys == "" && p.Hashes() {
+		impact.Notes = append(impact.Notes, "without --hash-keys pseudonyms are made with a secret for trying out: those of calls that went through a gateway show as changed")
+	}
 	switch o.output {
 	case "json":
 		err = writeJSON(out, struct {

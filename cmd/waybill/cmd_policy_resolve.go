@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -244,7 +245,7 @@ backed up like any secret, and destroyed copies in backups as well.`}
 			if _, err := rand.Read(e.Key); err != nil {
 				return err
 			}
-			return changeEpochs(file, func(all []policy.Epoch) ([]policy.Epoch, error) {
+			err := changeEpochs(file, func(all []policy.Epoch) ([]policy.Epoch, error) {
 				for _, old := range all {
 					if n, err := strconv.Atoi(old.ID); err == nil {
 						e.ID = strconv.Itoa(max(n+1, mustAtoi(e.ID)))
@@ -260,14 +261,17 @@ backed up like any secret, and destroyed copies in backups as well.`}
 					}
 					e.From = day.Start()
 				}
-				_, err := fmt.Fprintf(out, "epoch %s begun in %s\n", e.ID, file)
-				return append(all, e), err
+				return append(all, e), nil
 			})
+			if err == nil {
+				_, err = fmt.Fprintf(out, "epoch %s begun in %s\n", e.ID, file)
+			}
+			return err
 		}}
 	begin.Flags().StringVar(&from, "from", "", "first day of the epoch, YYYY-MM-DD in UTC (default: now; of the first: always)")
 	destroy := &cobra.Command{Use: "destroy ID", Short: "Destroy an epoch's secret: its pseudonyms can never be resolved again", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return changeEpochs(file, func(all []policy.Epoch) ([]policy.Epoch, error) {
+			err := changeEpochs(file, func(all []policy.Epoch) ([]policy.Epoch, error) {
 				i := slices.IndexFunc(all, func(e policy.Epoch) bool { return e.ID == args[0] })
 				if i < 0 {
 					return nil, &waybill.Error{Kind: waybill.NotFound, Message: fmt.Sprintf("there is no epoch %q in %s", args[0], file), Hint: "waybill policy epochs list shows them"}
@@ -276,9 +280,12 @@ backed up like any secret, and destroyed copies in backups as well.`}
 					now := time.Now().UTC().Truncate(time.Second)
 					all[i].Key, all[i].Destroyed = nil, &now
 				}
-				_, err := fmt.Fprintf(out, "the secret of epoch %s is destroyed in %s; see to its copies\n", args[0], file)
-				return all, err
+				return all, nil
 			})
+			if err == nil {
+				_, err = fmt.Fprintf(out, "the secret of epoch %s is destroyed in %s; see to its copies\n", args[0], file)
+			}
+			return err
 		}}
 	c.AddCommand(list, begin, destroy)
 	return c
@@ -303,22 +310,38 @@ func changeEpochs(path string, change func([]policy.Epoch) ([]policy.Epoch, erro
 	if all, err = change(all); err != nil {
 		return err
 	}
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	for _, e := range all {
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+	}
+	if _, err := policy.ParseEpochs(path, text.Bytes()); err != nil {
+		return fmt.Errorf("nothing was changed: what would be written is no file of epochs: %w", err)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".hashkeys-*") // 0600
 	if err != nil {
 		return fmt.Errorf("write the secrets of hashing: %w", err)
 	}
 	defer os.Remove(f.Name())
-	enc := json.NewEncoder(f)
-	for _, e := range all {
-		if err := enc.Encode(e); err != nil {
-			return errors.Join(err, f.Close())
-		}
+	_, err = f.Write(text.Bytes())
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write the secrets of hashing: %w", err)
+	if err == nil {
+		err = syncFolder(filepath.Dir(path)) // a secret that is destroyed must not come back after a power cut
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err != nil {
 		return fmt.Errorf("write the secrets of hashing: %w", err)
 	}
 	return nil
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

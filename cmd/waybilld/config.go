@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -271,8 +272,8 @@ func duration(n policy.Node) time.Duration {
 }
 
 func number(n policy.Node) int64 {
-	var v int64
-	if _, err := fmt.Sscan(n.Text(), &v); err != nil || v <= 0 {
+	v, err := strconv.ParseInt(n.Text(), 10, 64)
+	if err != nil || v <= 0 {
 		n.Mistake("write a positive whole number", "%q is not a number", n.Text())
 	}
 	return v

@@ -135,6 +135,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	g := &gateway.Gateway{Callers: who, Signer: signer, Journal: book, Client: transport(c), Log: log,
 		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
+	warn(log, c)
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
@@ -179,6 +180,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 				continue
 			}
 			g.Reload(&next.gateway)
+			warn(log, next)
 			log.Info("configuration reloaded", "policy", next.gateway.Policy.Version())
 		case err := <-ended:
 			return errors.Join(err, book.Stop())
@@ -210,6 +212,13 @@ func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers, log
 		}
 		g.ServeHTTP(w, r)
 	})
+}
+
+// warn tells what is allowed and unwise in the policy that was put in force.
+func warn(log *slog.Logger, c *config) {
+	for _, w := range c.gateway.Policy.Warnings() {
+		log.Warn("the tag policy is allowed and unwise", "what", w)
+	}
 }
 
 func protocols() *http.Protocols {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -374,6 +375,42 @@ func TestBoundSurvivesKill(t *testing.T) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the metrics lack %s", want)
 		}
+	}
+}
+
+// Numbers are whole and decimal, and nothing follows them: a unit that is not read would
+// be one that somebody relied on.
+func TestNumbers(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	file := filepath.Join(dir, "waybilld.yaml")
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"64MiB", "0x10", "1_000", "1e6", "1.5", "-1", "0", ".inf", "''", "10 000"} {
+		if err := os.WriteFile(file, []byte(strings.Replace(string(good), "20000", text, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readConfig(file); err == nil || !strings.Contains(err.Error(), "is not a number") {
+			t.Errorf("segmentBytes: %s is taken (%v)", text, err)
+		}
+	}
+}
+
+// What is unwise in a policy is told when it is put in force, not only when it is checked.
+func TestWarningsAreLogged(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte("tags: {keys: {feature: {carriers: [session]}}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readConfig(filepath.Join(dir, "waybilld.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	warn(slog.New(slog.NewTextHandler(&text, nil)), c)
+	if !strings.Contains(text.String(), "nothing bounds its values") {
+		t.Errorf("the log says %q", text.String())
 	}
 }
 

@@ -179,6 +179,10 @@ func metadataOf(v jsontext.Value) (waybill.Tags, error) {
 	if v.Kind() == 'n' {
 		return waybill.Tags{}, nil
 	}
+	if len(v) > maxMetadata {
+		return waybill.Tags{}, &waybill.Error{Kind: waybill.Invalid, Code: "WB1202",
+			Message: "request metadata is longer than Bedrock takes", Hint: "send at most 16 entries of 256 characters each"}
+	}
 	var read map[string]*string // a null value is no string
 	err := json.Unmarshal(v, &read)
 	m := make(map[string]string, len(read))
@@ -208,7 +212,12 @@ func ParseMetadata(header string) (waybill.Tags, error) {
 	return metadataOf(v)
 }
 
-const maxMetadataHeader = 8500
+const (
+	maxMetadataHeader = 8500
+	// maxMetadata bounds what is read of the body's member: far beyond AWS's 16 entries,
+	// however they are escaped. A member as large as a body may be takes a gigabyte to read.
+	maxMetadata = 64 << 10
+)
 
 // Stamp is the body with requestMetadata set to tags: the member's value replaced, or
 // the member put first. No other byte moves. Without tags the member is taken out:

@@ -228,6 +228,9 @@ func (c *call) admit(r *http.Request) error {
 		c.record.LatencyMode = parsed.LatencyMode
 		c.record.Streamed = c.record.Streamed || parsed.Stream
 	}
+	if err := policy.Bounded(asked); err != nil {
+		return err
+	}
 	if err := c.mayUse(); err != nil {
 		return err
 	}
@@ -324,8 +327,11 @@ func (c *call) decide(asked []policy.Asked) error {
 	c.decision = d
 	c.record.Tags, c.record.PolicyOutcome, c.record.Reasons = d.Tags, d.Outcome, d.Reasons()
 	c.record.PolicyVersion = c.config.Policy.Version()
-	if !c.route.Spends {
-		return nil // what costs nothing needs no owner
+	if !c.route.Spends { // what costs nothing needs no owner: it passes, and is not recorded as refused
+		if d.Outcome == waybill.PolicyRefused {
+			c.record.PolicyOutcome, c.record.Reasons = waybill.PolicyAllowed, d.Observed()
+		}
+		return nil
 	}
 	if e := d.Refusal(); e != nil {
 		return e

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -369,6 +370,9 @@ func TestRefusals(t *testing.T) {
 		{"not an object", converse, `[1]`, nil, 400, "WB1201"},
 		{"duplicate member", converse, `{"messages":[],"messages":[]}`, nil, 400, "WB1201"},
 		{"metadata of numbers", converse, `{"requestMetadata":{"a":1}}`, nil, 400, "WB1202"},
+		{"metadata of many entries", converse, `{"requestMetadata":{` + manyMembers(65) + `}}`, nil, 400, "WB1306"},
+		{"metadata and header together", converse, `{"requestMetadata":{` + manyMembers(64) + `}}`, map[string]string{"X-Waybill-Tags": "team=search"}, 400, "WB1306"},
+		{"metadata as large as a body", converse, `{"requestMetadata":{` + manyMembers(10000) + `}}`, nil, 400, "WB1202"},
 		{"bidirectional", "/model/" + nova + "/invoke-with-bidirectional-stream", "", nil, 501, "waybill credentials"},
 	} {
 		answer, text := s.post(t, tt.path, tt.body, tt.header)
@@ -388,6 +392,15 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("a refusal is recorded as %s", r.Outcome)
 		}
 	}
+}
+
+// manyMembers are members of a JSON object.
+func manyMembers(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf(`"k%d":"v"`, i))
+	}
+	return strings.Join(out, ",")
 }
 
 // A caller who hangs up in the middle of an answer has still used the model.

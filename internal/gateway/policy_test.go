@@ -111,3 +111,17 @@ func TestRolloutByRegion(t *testing.T) {
 		t.Errorf("the record says %s %v", r.PolicyOutcome, r.Reasons)
 	}
 }
+
+// A call that costs nothing needs no owner. It passes, so it is not recorded as refused;
+// what it tried to override is.
+func TestWhatCostsNothingIsNotRefused(t *testing.T) {
+	s := newStand(t, nil)
+	a, _ := s.post(t, "/model/"+claude+"/count-tokens", `{"input":{}}`, map[string]string{"X-Waybill-Tags": "environment=moon,team=ads"})
+	if a.StatusCode == 403 {
+		t.Fatalf("status %d", a.StatusCode)
+	}
+	records := s.records(t)
+	if len(records) != 1 || records[0].PolicyOutcome != waybill.PolicyAllowed || strings.Join(records[0].Reasons, ",") != "team:forged" {
+		t.Errorf("recorded as %s %v", records[0].PolicyOutcome, records[0].Reasons)
+	}
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -88,12 +89,20 @@ func TakeAsked(h http.Header) ([]Asked, error) {
 				out = append(out, Asked{tag.Key, tag.Value, http.CanonicalHeaderKey(t.name)})
 			}
 		}
-		if len(out) > maxAsked {
-			return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1306", Message: "the request brings more tags than any policy takes", Hint: "send at most 64"}
+		if err := Bounded(out); err != nil {
+			return nil, err
 		}
 	}
 	Order(out)
 	return out, nil
+}
+
+// Bounded is an error if a request asks for more tags than a policy can be meant to judge.
+func Bounded(asked []Asked) error {
+	if len(asked) <= maxAsked {
+		return nil
+	}
+	return &waybill.Error{Kind: waybill.Invalid, Code: "WB1306", Message: "the request brings more tags than any policy takes", Hint: fmt.Sprintf("send at most %d", maxAsked)}
 }
 
 // carrying are the names of headers that carry tags, as they are spelled, in order.

@@ -51,7 +51,7 @@ func (l *loader) importOne(from string, item Node, depth int) {
 		item.Mistake("name a file", "the import is empty")
 		return
 	}
-	name := text
+	name := path.Clean(text)
 	if !path.IsAbs(name) {
 		name = path.Join(path.Dir(from), name)
 	}
@@ -91,6 +91,7 @@ func (l *loader) combine() *File {
 	}
 	main := l.files[len(l.files)-1].file
 	out := *main
+	screened := make(map[string]Node) // where a file says how its keys are screened, by key
 	out.Tags.Keys, out.Tags.Rules, out.Applications, out.Rollout, out.Reorganisations = nil, nil, nil, nil, nil
 	for _, part := range l.files {
 		f := part.file
@@ -98,28 +99,59 @@ func (l *loader) combine() *File {
 			i := slices.IndexFunc(out.Tags.Keys, func(o Entry[KeyFile]) bool { return o.Name == e.Name })
 			if i < 0 {
 				out.Tags.Keys = append(out.Tags.Keys, e)
+				if f.Sensitive != "" && f.Sensitive != "allow" {
+					screened[e.Name] = f.At.Field("sensitive")
+				}
 				continue
 			}
-			out.Tags.Keys[i].Value = narrow(out.Tags.Keys[i].Value, e.Value)
+			base := out.Tags.Keys[i].Value
+			if where, ok := screened[e.Name]; ok && base.Sensitive == "" && e.Value.Sensitive == "allow" {
+				e.Value.At.Field("sensitive").Mistake(leaveOut, "the imported vocabulary screens its values (%s)", where.Position())
+			}
+			out.Tags.Keys[i].Value = narrow(base, e.Value)
 		}
 		out.Tags.Rules = append(out.Tags.Rules, f.Tags.Rules...)
 		out.Reorganisations = append(out.Reorganisations, f.Reorganisations...)
 		// What is nearer goes first: the first that holds decides.
 		out.Applications = append(slices.Clone(f.Applications), out.Applications...)
 		out.Rollout = append(slices.Clone(f.Rollout), out.Rollout...)
-		if f != main {
-			inherit(&out.Mode, f.Mode)
-			inherit(&out.Unknown, f.Unknown)
-			inherit(&out.Sensitive, f.Sensitive)
-			if out.Session.Name == "" {
-				out.Session.Name, out.Session.At = f.Session.Name, f.Session.At
-			}
-			if out.Session.Budget == 0 {
-				out.Session.Budget = f.Session.Budget
-			}
+	}
+	for _, part := range slices.Backward(l.files) { // what is nearer goes first
+		f := part.file
+		inherit(&out.Mode, f.Mode)
+		if out.Session.Name == "" {
+			out.Session.Name, out.Session.At = f.Session.Name, f.Session.At
+		}
+		if out.Session.Budget == 0 {
+			out.Session.Budget = f.Session.Budget
 		}
 	}
+	out.Unknown = l.strict("unknown", "pass", func(f *File) string { return f.Unknown })
+	out.Sensitive = l.strict("sensitive", "allow", func(f *File) string { return f.Sensitive })
 	return &out
+}
+
+// leaveOut is the remedy for what an imported vocabulary does not let be said.
+const leaveOut = "leave it out, or change it where it is declared"
+
+// strict is a setting of the whole policy: the nearest file that has it decides. It is a
+// mistake if that is the one that lets everything through, and another file is stricter.
+func (l *loader) strict(name, loose string, of func(*File) string) string {
+	var nearest *File
+	for _, part := range slices.Backward(l.files) {
+		switch f := part.file; {
+		case of(f) == "":
+		case nearest == nil:
+			nearest = f
+		case of(nearest) == loose && of(f) != loose:
+			nearest.At.Field(name).Mistake(leaveOut, "is %s, and %s in the imported vocabulary (%s)", loose, of(f), f.At.Field(name).Position())
+			return of(f)
+		}
+	}
+	if nearest == nil {
+		return ""
+	}
+	return of(nearest)
 }
 
 func inherit[T ~string](to *T, from T) {
@@ -136,7 +168,7 @@ func narrow(base, k KeyFile) KeyFile {
 		case !k.At.Has(field):
 			return false
 		case base.At.Has(field) && !same:
-			k.At.Field(field).Mistake("leave it out, or change it where it is declared", "%s is fixed by the imported vocabulary (%s)", field, base.At.Field(field).Position())
+			k.At.Field(field).Mistake(leaveOut, "%s is fixed by the imported vocabulary (%s)", field, base.At.Field(field).Position())
 			return false
 		}
 		return true
@@ -171,8 +203,23 @@ func narrow(base, k KeyFile) KeyFile {
 	if fixed("maxLength", k.MaxLength <= base.MaxLength) {
 		out.MaxLength = k.MaxLength
 	}
-	if fixed("maxDistinct", base.MaxDistinct != nil && k.MaxDistinct != nil && k.MaxDistinct.Limit <= base.MaxDistinct.Limit) {
-		out.MaxDistinct = k.MaxDistinct
+	bound, tighter := tighten(base.MaxDistinct, k.MaxDistinct)
+	if fixed("maxDistinct", tighter) {
+		out.MaxDistinct = bound
+	}
+	if fixed("deprecated", base.Deprecated != nil && k.Deprecated != nil && k.Deprecated.Use == base.Deprecated.Use) {
+		out.Deprecated = k.Deprecated
+	}
+	if fixed("sensitive", k.Sensitive == base.Sensitive || k.Sensitive != "allow") {
+		out.Sensitive = k.Sensitive
+	}
+	if fixed("carriers", !slices.ContainsFunc(k.Carriers, func(c Carrier) bool { return !slices.Contains(base.Carriers, c) })) {
+		out.Carriers = k.Carriers
+	}
+	for _, e := range slices.Concat(k.Aliases, k.DeprecatedValues) {
+		if to, ok := base.meaning(e.Name); ok && to != e.Value {
+			e.At.Mistake(leaveOut, "%q stands for %q in the imported vocabulary (%s), and for %q here", e.Name, to, base.At.Position(), e.Value)
+		}
 	}
 	if fixed("from", k.From == base.From) {
 		out.From = k.From
@@ -198,17 +245,8 @@ func narrow(base, k KeyFile) KeyFile {
 	if k.Default != nil {
 		out.Default = k.Default
 	}
-	if k.Deprecated != nil {
-		out.Deprecated = k.Deprecated
-	}
 	if k.ReplaceCharacters != "" {
 		out.ReplaceCharacters = k.ReplaceCharacters
-	}
-	if k.Sensitive != "" {
-		out.Sensitive = k.Sensitive
-	}
-	if k.Carriers != nil {
-		out.Carriers = k.Carriers
 	}
 	if k.Mode != "" {
 		out.Mode = k.Mode
@@ -216,8 +254,48 @@ func narrow(base, k KeyFile) KeyFile {
 	out.Aliases = append(slices.Clone(out.Aliases), k.Aliases...)
 	out.DeprecatedValues = append(slices.Clone(out.DeprecatedValues), k.DeprecatedValues...)
 	out.KeyAliases = append(slices.Clone(base.KeyAliases), k.KeyAliases...)
-	out.At = base.At
+	out.At.over = append(slices.Clip(out.At.over), k.At)
 	return out
+}
+
+// meaning is the value that a text stands for under a key as it is declared.
+func (f *KeyFile) meaning(text string) (string, bool) {
+	same := func(a string) bool { return a == text || f.FoldCase && strings.EqualFold(a, text) }
+	if i := slices.IndexFunc(f.Values, same); i >= 0 {
+		return f.Values[i], true
+	}
+	for _, e := range slices.Concat(f.Aliases, f.DeprecatedValues) {
+		if same(e.Name) {
+			return e.Value, true
+		}
+	}
+	return "", false
+}
+
+// tighten lays a bound over an imported one: what it does not say stays. It reports
+// whether the outcome lets no more values through.
+func tighten(base, d *DistinctFile) (*DistinctFile, bool) {
+	if base == nil || d == nil {
+		return d, true
+	}
+	out := *base
+	if d.At.n == nil || d.At.Has("limit") { // written as a number, or with one
+		out.Limit = d.Limit
+	}
+	inherit(&out.Action, "reject")
+	if d.Action != "" {
+		out.Action = d.Action
+	}
+	if d.Days != 0 {
+		out.Days = d.Days
+	}
+	counts := func(days int) int {
+		if days == 0 {
+			return defaultDays
+		}
+		return days
+	}
+	return &out, out.Limit <= base.Limit && (out.Action != "observe" || base.Action == "observe") && counts(out.Days) >= counts(base.Days)
 }
 
 // compile makes a policy of a file, and notes what is wrong with it.
@@ -244,7 +322,22 @@ func (p *Policy) compile(f *File, o Options) {
 			if k.required {
 				k.at.Field("deprecated").Mistake("require the key that takes its place", "is deprecated and required")
 			}
+			for _, field := range []string{"from", "default"} {
+				if k.at.Has(field) {
+					k.at.Field(field).Mistake("give it to "+k.deprecated.Use, "has %s, and is replaced by %q: what it has itself never counts", field, k.deprecated.Use)
+				}
+			}
 			k.use = i
+		}
+	}
+	for _, k := range p.keys { // values are moved once
+		if k.use >= 0 && p.keys[k.use].use >= 0 {
+			k.at.Field("deprecated").Mistake("name "+p.keys[p.keys[k.use].use].name, "is replaced by %q, which is replaced itself", k.deprecated.Use)
+		}
+	}
+	for _, e := range f.Tags.Keys {
+		if i, ok := p.byName[e.Name]; ok {
+			p.checkGiven(p.keys[i], &e.Value)
 		}
 	}
 	p.byTag = make([]int, len(p.keys))
@@ -265,6 +358,9 @@ func (p *Policy) compile(f *File, o Options) {
 			r.At.Mistake("add mode: warn or observe", "the rollout entry does nothing")
 		}
 		entry := rollout{when: r.When, mode: r.Mode, position: r.At.Position()}
+		if name := p.chosenByCaller(&r.When); name != "" && r.Mode != "" {
+			p.warn(entry.position, "mode %s hangs on tag %q, which a request may send: a caller chooses the mode by what it sends; take %s from identity (from) or from every caller's registration, or add caller, issuer or claims.NAME to the condition", r.Mode, name, name)
+		}
 		for _, name := range r.Keys {
 			if i, ok := p.byName[name]; ok {
 				entry.keys = append(entry.keys, i)
@@ -280,6 +376,26 @@ func (p *Policy) compile(f *File, o Options) {
 	slices.SortStableFunc(p.reorganisations, func(a, b reorganisation) int { return int(a.from - b.from) })
 	p.compileSession(&f.Session)
 	p.checkLimits(f)
+}
+
+// chosenByCaller is a tag in a condition that a request may send, where nothing in it asks
+// who the caller is.
+func (p *Policy) chosenByCaller(c *Condition) string {
+	for _, t := range c.terms {
+		i, isKey := p.byName[t.key]
+		switch {
+		case t.key == "caller", t.key == "issuer", strings.HasPrefix(t.key, "claims."):
+			return ""
+		case isKey && p.keys[i].from != fromNowhere:
+			return ""
+		}
+	}
+	for _, name := range c.Keys() {
+		if i, isKey := p.byName[name]; isKey && p.keys[i].from == fromNowhere {
+			return name
+		}
+	}
+	return ""
 }
 
 func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
@@ -315,8 +431,9 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 	p.compileFrom(k, f)
 	p.compileValues(k, f)
 	if f.Pattern != "" {
+		_, alone := regexp.Compile(f.Pattern) // what is no expression by itself could close the group
 		re, err := regexp.Compile("^(?:" + f.Pattern + ")$")
-		if err != nil {
+		if alone != nil || err != nil {
 			f.At.Field("pattern").Mistake("see https://pkg.go.dev/regexp/syntax", "the pattern is not a regular expression")
 		} else {
 			k.pattern, k.patternText = re, f.Pattern
@@ -347,6 +464,9 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 	if k.required && k.forbid {
 		f.At.Mistake("keep one of the two", "is required and forbidden")
 	}
+	if k.forbid && (k.hasFall || k.from != fromNowhere) {
+		f.At.Mistake("keep one of the two", "is forbidden, and gets a value from the policy itself")
+	}
 	if k.required && k.hasFall {
 		p.warn(k.position, "tag key %q is required and has a default: it is never missing", name)
 	}
@@ -367,11 +487,13 @@ func (p *Policy) compileKey(e Entry[KeyFile], o Options) {
 		k.limit, k.action, k.days = d.Limit, d.Action, d.Days
 		inherit(&k.action, "reject")
 		if k.days == 0 {
-			k.days = 30
+			k.days = defaultDays
 		}
 		switch {
 		case d.Limit < 1 || d.Limit > maxLimit:
 			f.At.Field("maxDistinct").Mistake("leave it out for keys of high cardinality", "the limit must be from 1 to %d: the values are counted in memory", maxLimit)
+		case d.Days > maxDays:
+			f.At.Field("maxDistinct").Mistake("30 is the default", "the days must be from 1 to %d", maxDays)
 		case k.high:
 			f.At.Field("maxDistinct").Mistake("drop one of the two", "is of high cardinality and bounded")
 		case len(f.Values) > 0:
@@ -474,6 +596,47 @@ func (p *Policy) compileValues(k *key, f *KeyFile) {
 	}
 }
 
+// checkGiven holds the values that a key's own declaration gives it against the rest of
+// it, as far as that was not told yet.
+func (p *Policy) checkGiven(k *key, f *KeyFile) {
+	if k.hasFall && k.use < 0 {
+		if code, what := p.fault(k, k.fallback); code == "too_long" || strings.HasPrefix(code, "sensitive_") {
+			f.At.Field("default").Mistake("change one of the two", "default %q is refused by the key itself: %s", k.fallback, what)
+		}
+	}
+	for _, e := range slices.Concat(f.Aliases, f.DeprecatedValues) {
+		if code, what := p.fault(k, e.Value); code != "" && code != "not_allowed" && code != "bad_characters" {
+			e.At.Mistake("let it stand for another", "%q stands for %q, which is refused by the key itself: %s", e.Name, e.Value, what)
+		}
+	}
+}
+
+// fault is the code and text of what a key has against a value, both empty if nothing.
+func (p *Policy) fault(k *key, value string) (code, what string) {
+	c := &decider{p: p, req: new(Request)}
+	if (k.hash || c.sensitivity(k) == "hash") && !p.canHash() {
+		return "", "" // that is told elsewhere
+	}
+	if _, ok := c.clean(k, value, ""); ok || len(c.found) == 0 {
+		return "", ""
+	}
+	f := c.found[len(c.found)-1]
+	return f.code, f.message
+}
+
+// neverHas reports whether a value, as a condition or a rule writes it, is none that a
+// key without a list of values can have.
+func (k *key) neverHas(v string) bool {
+	if len(k.values) > 0 {
+		return false
+	}
+	if k.hash {
+		_, is := IsPseudonym(v)
+		return !is && !strings.Contains(v, "*")
+	}
+	return k.fold && strings.ToLower(v) != v
+}
+
 // longestValue is the length of the longest value that can leave under a key.
 func (p *Policy) longestValue(k *key, f *KeyFile) int {
 	n := k.maxLength
@@ -487,13 +650,22 @@ func (p *Policy) longestValue(k *key, f *KeyFile) int {
 		}
 		return n
 	case k.ranged:
-		return max(len(fmt.Sprint(k.min)), len(fmt.Sprint(k.max)))
+		n = max(len(fmt.Sprint(k.min)), len(fmt.Sprint(k.max)))
 	case k.pattern != nil:
 		if re, err := syntax.Parse(f.Pattern, syntax.Perl); err == nil {
 			if m := longestMatch(re); m >= 0 {
 				n = min(n, m)
 			}
 		}
+	}
+	if k.action == "other" {
+		n = max(n, len(otherValue))
+	}
+	switch c := (decider{p: p}); c.sensitivity(k) { // what takes the place of a sensitive value
+	case "hash":
+		n = max(n, p.pseudonymLength())
+	case "redact":
+		n = max(n, len(redactedValue))
 	}
 	return max(n, len(k.fallback))
 }
@@ -506,6 +678,7 @@ func (p *Policy) compileRule(f *RuleFile) {
 		for _, name := range names {
 			if i, ok := p.byName[name]; ok {
 				out = append(out, i)
+				p.movedKey(f.At.Field(field), i)
 			} else {
 				p.undeclaredKey(f.At.Field(field), name)
 			}
@@ -527,9 +700,12 @@ func (p *Policy) compileRule(f *RuleFile) {
 			p.undeclaredKey(e.At, e.Name)
 			continue
 		}
+		p.movedKey(e.At, i)
 		for _, v := range e.Value {
 			if k := p.keys[i]; len(k.values) > 0 && !slices.Contains(k.values, v) {
 				e.At.Mistake("name its values", "allows %q of tag key %q, which is not among its values (%s)", v, k.name, k.position)
+			} else if k.neverHas(v) {
+				e.At.Mistake("write it as the key has it: in lower case, or as a pseudonym", "allows %q of tag key %q, a value that it never has (%s)", v, k.name, k.position)
 			}
 		}
 		r.allow = append(r.allow, allowed{i, e.Value})
@@ -538,6 +714,14 @@ func (p *Policy) compileRule(f *RuleFile) {
 		f.At.Mistake("add require: [key], forbid: [key] or allow: {key: [value]}", "does nothing")
 	}
 	p.rules = append(p.rules, r)
+}
+
+// movedKey notes that something asks of a deprecated key what only the key in its place
+// can have.
+func (p *Policy) movedKey(at Node, i int) {
+	if use := p.keys[i].use; use >= 0 {
+		at.Mistake("name "+p.keys[use].name, "names tag key %q, which never has a value: it is replaced by %q", p.keys[i].name, p.keys[use].name)
+	}
 }
 
 func (p *Policy) undeclaredKey(at Node, name string) {
@@ -565,10 +749,13 @@ func (p *Policy) CheckCondition(c *Condition) {
 			t.at.Mistake(hint, "the condition asks for %q, which nothing declares", t.key)
 			return
 		}
+		p.movedKey(t.at, i)
 		for _, v := range t.values {
 			k := p.keys[i]
 			if len(k.values) > 0 && !slices.ContainsFunc(k.values, func(known string) bool { return MatchPattern(v, known) }) && !(k.limit > 0 && v == otherValue) {
 				t.at.Mistake("its values are: "+listed(k.values), "the condition asks for %s: %s, a value that it never has", t.key, v)
+			} else if k.neverHas(v) {
+				t.at.Mistake("write it as the key has it: in lower case, or as a pseudonym", "the condition asks for %s: %s, a value that it never has", t.key, v)
 			}
 		}
 	})
@@ -594,11 +781,17 @@ func (p *Policy) compileApplication(f *ApplicationFile) {
 			continue
 		}
 		k := p.keys[i]
+		p.movedKey(e.At, i)
+		if k.forbid {
+			e.At.Mistake("leave it out", "gives tag key %q, which is forbidden (%s)", k.name, k.position)
+		}
 		if k.from != fromNowhere {
 			e.At.Mistake("leave it out", "tag key %q comes from identity (%s)", k.name, k.fromText)
 		}
 		if _, ok := k.spellings(e.Value); !ok && len(k.values) > 0 {
 			e.At.Mistake("its values are: "+listed(k.values), "%q is not a value of tag key %q", e.Value, k.name)
+		} else if code, what := p.fault(k, e.Value); code != "" {
+			e.At.Mistake("give another", "%q is refused by tag key %q: %s", e.Value, k.name, what)
 		}
 		a.tags = append(a.tags, assigned{i, e.Value})
 	}
@@ -616,7 +809,8 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 		return
 	}
 	k := p.keys[i]
-	r.key = i
+	p.movedKey(f.At.Field("key"), i)
+	r.key, r.fold = i, k.fold
 	if f.From.Day == 0 {
 		f.At.Mistake("add from: YYYY-MM-DD", "the reorganisation has no day on which it begins")
 	}
@@ -633,15 +827,22 @@ func (p *Policy) compileReorganisation(f *ReorganisationFile) {
 		if what := badText(e.Value, 1, maxValueLength); what != "" {
 			e.At.Mistake("use letters, digits, space and _ . : / = + - @", "%q %s", e.Value, what)
 		}
+		if code, what := p.fault(k, e.Value); code != "" && code != "not_allowed" && code != "bad_characters" {
+			e.At.Mistake("name another", "%q became %q, which is refused by tag key %q: %s", e.Name, e.Value, k.name, what)
+		}
 		if e.Name == e.Value {
 			e.At.Mistake("leave it out", "%q became itself", e.Name)
 		}
-		for _, other := range p.reorganisations {
-			if _, twice := other.became[e.Name]; twice && other.key == i && other.overlaps(r) {
+		old := e.Name
+		if k.fold {
+			old = strings.ToLower(old)
+		}
+		for _, other := range append(slices.Clone(p.reorganisations), r) {
+			if _, twice := other.became[old]; twice && other.key == i && other.overlaps(r) {
 				e.At.Mistake("end the other with until", "%q became something else at %s, in the same days", e.Name, other.position)
 			}
 		}
-		r.became[e.Name] = e.Value
+		r.became[old] = e.Value
 	}
 	p.reorganisations = append(p.reorganisations, r)
 }
@@ -662,6 +863,10 @@ func (p *Policy) compileSession(f *SessionFile) {
 	p.budget = packedBudget
 	if f.Budget > 0 {
 		p.budget = f.Budget
+	}
+	if most := maxSessionTags * (maxKeyLength + maxValueLength); p.budget > most {
+		f.At.Field("budget").Mistake("leave it out, or write what AWS was seen to take", "session.budget is more than %d tags can ever have: %d characters", maxSessionTags, most)
+		p.budget = most
 	}
 }
 
@@ -699,6 +904,7 @@ func (p *Policy) ReadTemplate(at Node, text string) Template {
 			t.segments = append(t.segments, segment{name: name, key: -1})
 		case isKey:
 			k := p.keys[i]
+			p.movedKey(at, i)
 			t.segments = append(t.segments, segment{name: name, key: i})
 			if k.high {
 				at.Mistake("name a key with few, stable values", "the session name is made of %q, which is of high cardinality: every value would make its own STS call and rows of the bill", name)
@@ -722,7 +928,7 @@ func (p *Policy) checkLimits(f *File) {
 	count := func(c Carrier, most int, what string) {
 		n := 0
 		for _, k := range p.keys {
-			if k.on(c) {
+			if k.on(c) && k.use < 0 {
 				n++
 			}
 		}
@@ -738,7 +944,7 @@ func (p *Policy) checkLimits(f *File) {
 	must, may := 0, 0
 	var largest *key
 	for _, k := range p.keys {
-		if !k.on(OnSession) {
+		if !k.on(OnSession) || k.use >= 0 {
 			continue
 		}
 		n := len(k.name) + k.longest

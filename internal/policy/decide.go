@@ -95,14 +95,23 @@ type Decision struct {
 	loose       []string // keys whose values ride on the request only, since they break the policy
 }
 
-// Reasons are the codes of the violations, for the record: key:code, never a value.
-func (d *Decision) Reasons() []string {
+// Reasons are the codes of the violations, for the record: key:code, never a value. Each
+// is told once, however many rules are broken in that way.
+func (d *Decision) Reasons() []string { return d.reasons(func(Mode) bool { return true }) }
+
+// Observed are those of Reasons that never refuse a call: attempts to override, for
+// instance. They are all there is to say of a call that needs to comply with nothing.
+func (d *Decision) Observed() []string { return d.reasons(func(m Mode) bool { return m == Observe }) }
+
+func (d *Decision) reasons(of func(Mode) bool) []string {
 	if len(d.Violations) == 0 {
 		return nil
 	}
-	out := make([]string, len(d.Violations))
-	for i, v := range d.Violations {
-		out[i] = v.Key + ":" + v.Code
+	out := make([]string, 0, len(d.Violations))
+	for _, v := range d.Violations {
+		if reason := v.Key + ":" + v.Code; of(v.Mode) && !slices.Contains(out, reason) {
+			out = append(out, reason)
+		}
 	}
 	return out
 }
@@ -174,10 +183,10 @@ type slot struct {
 	value  string
 	source string
 	given  string // by the caller's registration
-	asked  int16  // index of the Asked tag for it, -1 if none
+	asked  int32  // index of the Asked tag for it, -1 if none
+	split  bool   // the request asked for another value as well
 	ok     bool   // it has a value
 	loose  bool   // the value breaks the policy and is kept for observation, on the request only
-	failed bool   // a violation says already why it has none
 }
 
 // A found violation waits for its mode, which may depend on tags not yet resolved.
@@ -188,8 +197,9 @@ type found struct {
 	message   string
 	remedy    string
 	candidate string // the value, where AWS would take it
-	good      bool   // the value is of the vocabulary; only a rule is against it here
-	fixed     Mode
+	struck    bool   // the value is of the vocabulary; only a rule is against it here
+	note      bool   // it never refuses a call
+	mode      Mode   // of a note observe; of others known once weigh has seen them
 }
 
 // A decider is one decision being made.
@@ -225,6 +235,7 @@ func (p *Policy) decide(req *Request, trace bool) *Decision {
 			c.demand(i, nil)
 		}
 	}
+	c.weigh()
 	c.count()
 	c.settle()
 	c.carry(extra)
@@ -238,13 +249,11 @@ func (c *decider) step(key, source, format string, args ...any) {
 	}
 }
 
-// violate notes a violation. fixed is a mode that nothing changes, for what is only
-// ever recorded.
+// violate notes a violation.
 func (c *decider) violate(k *key, code, message, remedy string) *found {
 	f := found{key: -1, code: code, message: message, remedy: remedy}
 	if k != nil {
 		f.key = k.index
-		c.slots[k.index].failed = true
 	}
 	c.found = append(c.found, f)
 	return &c.found[len(c.found)-1]
@@ -252,7 +261,7 @@ func (c *decider) violate(k *key, code, message, remedy string) *found {
 
 // note records something that never refuses a call.
 func (c *decider) note(k *key, code, message, remedy string) {
-	c.found = append(c.found, found{key: k.index, code: code, message: message, remedy: remedy, fixed: Observe})
+	c.found = append(c.found, found{key: k.index, code: code, message: message, remedy: remedy, note: true, mode: Observe})
 }
 
 // match finds for each key the tag that the request asked for, and returns the
@@ -262,37 +271,59 @@ func (c *decider) match() []waybill.Tag {
 		c.slots[i].asked = -1
 	}
 	for name, value := range c.req.Principal.Tags.All() {
-		if n := c.p.keyIndex(name); n >= 0 {
-			if use := c.p.keys[n].use; use >= 0 {
-				n = use
-			}
-			c.slots[n].given = value
+		n := c.p.keyIndex(name)
+		if n < 0 {
+			c.step(name, "registration", "dropped: the policy does not know the key")
+			continue
+		}
+		if use := c.p.keys[n].use; use >= 0 {
+			n = use
+		}
+		if s := &c.slots[n]; s.given == "" || c.p.keys[n].name == name { // its own name goes before others
+			s.given = value
 		}
 	}
 	var extra []waybill.Tag
+	unknown := 0
 	for i := range c.req.Asked {
 		a := &c.req.Asked[i]
 		n := c.p.keyIndex(a.Key)
 		if n < 0 {
+			unknown++
 			extra = c.undeclared(a, extra)
 			continue
 		}
 		k := c.p.keys[n]
 		if k.use >= 0 {
-			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "send "+c.p.keys[k.use].name)
+			c.outdated(k, "send "+c.p.keys[k.use].name)
 			c.step(k.name, a.From, "moved to %s, which takes its place", c.p.keys[k.use].name)
 			n = k.use
 		} else if k.deprecated != nil {
-			c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), "leave it out")
+			c.outdated(k, "leave it out")
 		}
 		s := &c.slots[n]
 		if s.asked < 0 {
-			s.asked = int16(i)
+			s.asked = int32(i)
 		} else if first := &c.req.Asked[s.asked]; first.Value != a.Value {
+			s.split = true
 			c.step(c.p.keys[n].name, a.From, "dropped: %s has another value and goes first", first.From)
 		}
 	}
+	if unknown > 0 && c.p.unknown == "refuse" {
+		what := "a tag was sent whose key the policy does not know"
+		if unknown > 1 {
+			what = fmt.Sprintf("%d tags were sent whose keys the policy does not know", unknown)
+		}
+		c.violate(nil, "unknown_key", what, "known are: "+listed(c.p.Keys()))
+	}
 	return extra
+}
+
+// outdated notes once that the request sent a deprecated key.
+func (c *decider) outdated(k *key, remedy string) {
+	if !slices.ContainsFunc(c.found, func(f found) bool { return f.key == k.index }) {
+		c.note(k, "deprecated_key", fmt.Sprintf("tag %q is deprecated%s", k.name, after(k.deprecated.Note)), remedy)
+	}
 }
 
 func after(note string) string {
@@ -304,10 +335,7 @@ func after(note string) string {
 
 // undeclared deals with a tag that the request brought and the policy does not know.
 func (c *decider) undeclared(a *Asked, extra []waybill.Tag) []waybill.Tag {
-	switch c.p.unknown {
-	case "refuse":
-		c.violate(nil, "unknown_key", "a tag was sent whose key the policy does not know", "known are: "+listed(c.p.Keys()))
-	case "pass":
+	if c.p.unknown == "pass" {
 		known := slices.ContainsFunc(extra, func(t waybill.Tag) bool { return strings.EqualFold(t.Key, a.Key) })
 		switch {
 		case known || len(extra) >= maxRequestTags:
@@ -384,7 +412,7 @@ func (c *decider) source(s *slot, k *key) (value, source string, ok bool) {
 	}
 	if !derived && k.from == fromNowhere {
 		if v, app := c.application(k); app != nil {
-			if asked != nil && asked.Value != v {
+			if asked != nil && (asked.Value != v || s.split) {
 				c.note(k, "overridden", fmt.Sprintf("tag %q comes from the application's configuration and was also sent", k.name), "leave it out")
 				c.step(k.name, asked.From, "dropped: the value comes from application %s", app.name)
 			}
@@ -393,7 +421,7 @@ func (c *decider) source(s *slot, k *key) (value, source string, ok bool) {
 	}
 	switch {
 	case derived || k.from != fromNowhere: // a request never stands in for identity
-		if asked != nil && asked.Value != value {
+		if asked != nil && (asked.Value != value || s.split) {
 			c.note(k, "forged", fmt.Sprintf("tag %q comes from the caller's identity and was also sent", k.name), "leave it out")
 			c.step(k.name, asked.From, "dropped: the value comes from the caller's identity")
 		}
@@ -427,7 +455,7 @@ func (c *decider) application(k *key) (string, *application) {
 // clean brings a value to the form that the policy wants, or notes why it cannot be
 // kept.
 func (c *decider) clean(k *key, value, source string) (string, bool) {
-	if k.hash {
+	if k.hash && value != "" { // nothing is no value: it is told below
 		if k.fold {
 			value = strings.ToLower(value)
 		}
@@ -565,8 +593,9 @@ func (c *decider) value(name string) (string, bool) {
 	return c.req.Fact(name)
 }
 
-// applyRules looks which rules hold, and only then does what they say: what one rule
-// does is not seen by the conditions of another.
+// applyRules looks which rules hold, and then holds the call against each of them: no
+// rule sees what another does, so that their order changes nothing. A value that a rule
+// is against goes in settle, if the rule is enforced.
 func (c *decider) applyRules() {
 	if len(c.p.rules) == 0 {
 		return
@@ -598,11 +627,9 @@ func (c *decider) applyRules() {
 	}
 	for _, r := range holding {
 		for _, i := range r.forbid {
-			if s := &c.slots[i]; s.ok {
+			if c.slots[i].ok {
 				f := c.violate(c.p.keys[i], "forbidden", fmt.Sprintf("tag %q is forbidden when %s", c.p.keys[i].name, r.when.String()), "leave it out")
-				f.rule, f.candidate, f.good = r, s.value, true
-				c.step(c.p.keys[i].name, s.source, "dropped: %s forbids it", r.title())
-				*s = slot{failed: true, source: s.source}
+				f.rule, f.struck = r, true
 			}
 		}
 	}
@@ -614,20 +641,14 @@ func (c *decider) allow(r *rule, a allowed) {
 		return
 	}
 	f := c.violate(k, "not_allowed", fmt.Sprintf("the value of tag %q is not allowed when %s", k.name, r.when.String()), "allowed are: "+listed(a.values))
-	f.rule, f.candidate, f.good = r, s.value, true
-	c.step(k.name, s.source, "dropped: %s does not allow the value", r.title())
-	*s = slot{failed: true, source: s.source}
+	f.rule, f.struck = r, true
 }
 
-// demand notes that a required key has no value, unless that is known.
+// demand notes that a required key has no value. Whether that is news, weigh says.
 func (c *decider) demand(i int, r *rule) {
-	s, k := &c.slots[i], c.p.keys[i]
-	if s.ok || s.failed {
+	k := c.p.keys[i]
+	if c.slots[i].ok {
 		return
-	}
-	why := ""
-	if r != nil {
-		why = " when " + r.when.String()
 	}
 	remedy := "send it in X-Waybill-Tags"
 	switch {
@@ -640,8 +661,46 @@ func (c *decider) demand(i int, r *rule) {
 	case k.ranged:
 		remedy += fmt.Sprintf("; a whole number from %d to %d", k.min, k.max)
 	}
-	c.violate(k, "missing", fmt.Sprintf("tag %q is required%s", k.name, why), remedy).rule = r
-	c.step(k.name, "", "missing: it is required%s", why)
+	c.violate(k, "missing", fmt.Sprintf("tag %q is required%s", k.name, r.because()), remedy).rule = r
+}
+
+// weigh gives each violation its mode, before anything is done about one of them: modes
+// may depend on tags. That a key is missing is told once, in the strictest mode in which
+// it is demanded; and not at all where another violation of the key is as strict and says
+// already why it has no value.
+func (c *decider) weigh() {
+	for i := range c.found {
+		f := &c.found[i]
+		if f.mode == "" {
+			f.mode = c.modeOf(f)
+		}
+	}
+	for i := range c.found {
+		switch f := &c.found[i]; {
+		case f.code != "missing":
+		case c.told(i):
+			f.code = ""
+		default:
+			c.step(c.p.keys[f.key].name, "", "missing: it is required%s", f.rule.because())
+		}
+	}
+	c.found = slices.DeleteFunc(c.found, func(f found) bool { return f.code == "" })
+}
+
+// told reports whether another violation makes it superfluous to say that a key is
+// missing.
+func (c *decider) told(missing int) bool {
+	m := &c.found[missing]
+	for i := range c.found {
+		f := &c.found[i]
+		if i == missing || f.key != m.key || f.note || f.code == "" {
+			continue
+		}
+		if d := f.mode.strictness() - m.mode.strictness(); d > 0 || d == 0 && (f.code != "missing" || i < missing) {
+			return true
+		}
+	}
+	return false
 }
 
 // count holds values against the bounds that their keys declare. Calls that are
@@ -657,8 +716,13 @@ func (c *decider) count() {
 			values = append(values, sighted{key: i, name: k.name, value: c.slots[i].value})
 		}
 	}
-	if len(values) == 0 || slices.ContainsFunc(c.found, func(f found) bool { return c.modeOf(&f) == Enforce }) {
+	if len(values) == 0 || slices.ContainsFunc(c.found, func(f found) bool { return f.mode == Enforce }) {
 		return
+	}
+	for i := range values { // before any of the values goes: modes may depend on it
+		if k := c.p.keys[values[i].key]; k.action == "reject" {
+			values[i].mode = c.modeOf(&found{key: k.index})
+		}
 	}
 	c.req.Guard.admit(c.today(), values)
 	for _, v := range values {
@@ -675,9 +739,9 @@ func (c *decider) count() {
 			c.note(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use")
 		default:
 			f := c.violate(k, "too_many_values", fmt.Sprintf("tag %q has %d values, and this is another", k.name, k.limit), "send one of those in use, or have maxDistinct raised")
-			f.candidate = s.value
+			f.candidate, f.mode = s.value, v.mode
 			c.step(k.name, s.source, "dropped: the key has %d values, and this is another", k.limit)
-			*s = slot{failed: true, source: s.source}
+			*s = slot{source: s.source}
 		}
 	}
 }
@@ -692,9 +756,6 @@ func (c *decider) today() waybill.Day {
 // modeOf is the mode of a violation: the rollout's first entry that covers it, the
 // rule's, the key's, the policy's.
 func (c *decider) modeOf(f *found) Mode {
-	if f.fixed != "" {
-		return f.fixed
-	}
 	for i := range c.p.rollout {
 		r := &c.p.rollout[i]
 		if (r.keys == nil || slices.Contains(r.keys, f.key)) && r.when.holds(c.value) {
@@ -710,54 +771,57 @@ func (c *decider) modeOf(f *found) Mode {
 	return c.p.mode
 }
 
-// settle gives each violation its mode, and the call its outcome. What is not enforced
-// keeps a value of the vocabulary; what is only observed keeps any that AWS takes, on
-// the request.
+// settle gives the call its outcome. What is not enforced keeps a value of the
+// vocabulary; what is only observed keeps any that AWS takes, on the request.
 func (c *decider) settle() {
 	c.d.Outcome = waybill.PolicyAllowed
 	if len(c.found) == 0 {
 		return
 	}
 	c.d.Violations = make([]Violation, len(c.found))
-	for i := range c.found { // all modes first: they depend on the tags that were kept
+	for i := range c.found {
 		f := &c.found[i]
 		v := &c.d.Violations[i]
-		*v = Violation{Code: f.code, Message: f.message, Remedy: f.remedy, Mode: c.modeOf(f)}
-		if f.key >= 0 {
-			v.Key = c.p.keys[f.key].name
+		*v = Violation{Code: f.code, Message: f.message, Remedy: f.remedy, Mode: f.mode}
+		switch {
+		case f.mode == Enforce:
+			c.d.Outcome = waybill.PolicyRefused
+		case f.mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
+			c.d.Outcome = waybill.PolicyWarned
 		}
 		if f.rule != nil {
 			v.Rule = f.rule.title()
 		}
-	}
-	for i := range c.found {
-		f, mode := &c.found[i], c.d.Violations[i].Mode
-		switch {
-		case mode == Enforce:
-			c.d.Outcome = waybill.PolicyRefused
-		case mode == Warn && c.d.Outcome == waybill.PolicyAllowed:
-			c.d.Outcome = waybill.PolicyWarned
-		}
-		if f.candidate == "" || mode == Enforce || mode == Warn && !f.good {
+		if f.key < 0 {
 			continue
 		}
-		s := &c.slots[f.key]
-		s.value, s.ok, s.loose = f.candidate, true, !f.good
-		if s.loose {
-			c.d.loose = append(c.d.loose, c.p.keys[f.key].name)
-			c.step(c.p.keys[f.key].name, s.source, "kept after all, on the request only: the violation is only observed")
-		} else {
-			c.step(c.p.keys[f.key].name, s.source, "kept after all: the violation is not enforced")
+		k, s := c.p.keys[f.key], &c.slots[f.key]
+		v.Key = k.name
+		switch {
+		case f.struck && f.mode == Enforce:
+			c.step(k.name, s.source, "dropped: %s is against it", f.rule.title())
+			*s = slot{source: s.source}
+		case f.struck:
+			c.step(k.name, s.source, "kept after all: %s is against it and is not enforced", f.rule.title())
+		case f.candidate != "" && f.mode == Observe:
+			s.value, s.ok, s.loose = f.candidate, true, true
+			c.d.loose = append(c.d.loose, k.name)
+			c.step(k.name, s.source, "kept after all, on the request only: the violation is only observed")
 		}
 	}
 }
 
-// carry deals the tags out to their carriers. All sets share one piece of memory.
+// carry deals the tags out to their carriers. All sets share one piece of memory. What
+// is there for observation, and what the policy does not know, has the room on the
+// request that the policy's own tags leave.
 func (c *decider) carry(extra []waybill.Tag) {
-	n := 0
-	for i := range c.slots {
+	n, room := 0, maxRequestTags
+	for i, k := range c.p.keys {
 		if c.slots[i].ok {
 			n++
+			if !c.slots[i].loose && k.on(OnRequest) {
+				room--
+			}
 		}
 	}
 	c.d.Drop = c.p.drop
@@ -769,7 +833,16 @@ func (c *decider) carry(extra []waybill.Tag) {
 		from := len(memory)
 		for _, i := range c.p.byTag {
 			s, k := &c.slots[i], c.p.keys[i]
-			if !s.ok || want != "" && !k.on(want) && !(s.loose && want == OnRequest) || s.loose && want != "" && want != OnRequest {
+			switch {
+			case !s.ok:
+				continue
+			case want == "":
+			case s.loose:
+				if want != OnRequest || room == 0 {
+					continue
+				}
+				room--
+			case !k.on(want):
 				continue
 			}
 			memory = append(memory, waybill.Tag{Key: k.name, Value: s.value})
@@ -778,12 +851,9 @@ func (c *decider) carry(extra []waybill.Tag) {
 	}
 	c.d.Tags, c.d.Request, c.d.Session, c.d.Resource = take(""), take(OnRequest), take(OnSession), take(OnResource)
 	if len(extra) > 0 {
-		extra = extra[:min(len(extra), max(0, maxRequestTags-c.d.Request.Len()))]
+		extra = extra[:min(len(extra), room)]
 		c.d.Request = waybill.NewTags(append(c.d.Request.List(), extra...)...)
 		c.d.Tags = waybill.NewTags(append(c.d.Tags.List(), extra...)...)
-	}
-	if c.d.Request.Len() > maxRequestTags { // loose tags of other carriers
-		c.d.Request = waybill.NewTags(c.d.Request.List()[:maxRequestTags]...)
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ tags:
     team: {from: claims.team, default: none}
     project: {default: fallback, foldCase: true}
     old: {deprecated: {use: project, note: since spring}}
+    zold: {deprecated: {use: project}}
 applications:
   - {name: batch, when: {caller: 'batch-*'}, tags: {project: nightly}}
   - {name: later, when: {caller: 'batch-*'}, tags: {project: other}}
@@ -52,6 +54,12 @@ applications:
 		{"nor override the registration", principal("u", "", waybill.Tag{Key: "project", Value: "p"}), ask("PROJECT", "q"), "project=p team=none", "project:forged"},
 		{"the registration before the application", principal("batch-1", "", waybill.Tag{Key: "project", Value: "p"}), nil, "project=p team=none", ""},
 		{"the application before the request", principal("batch-1", ""), ask("project", "q"), "project=nightly team=none", "project:overridden"},
+		{"the registration's own name of the key before another", principal("u", "", waybill.Tag{Key: "Project", Value: "a"}, waybill.Tag{Key: "old", Value: "b"}, waybill.Tag{Key: "project", Value: "p"}), nil, "project=p team=none", ""},
+		{"whatever their order", principal("u", "", waybill.Tag{Key: "project", Value: "p"}, waybill.Tag{Key: "zold", Value: "b"}), nil, "project=p team=none", ""},
+		{"forging behind the right value", principal("u", "search"), ask("team", "search", "TEAM", "ads"), "project=fallback team=search", "team:forged"},
+		{"or in front of it", principal("u", "search"), ask("Team", "ads", "team", "search"), "project=fallback team=search", "team:forged"},
+		{"overriding behind the right value", principal("batch-1", ""), ask("project", "nightly", "old", "q"), "project=nightly team=none", "old:deprecated_key,project:overridden"},
+		{"a deprecated key sent twice is told once", principal("u", ""), ask("old", "a", "OLD", "b"), "project=a team=none", "old:deprecated_key"},
 		{"the request before the default", principal("u", ""), ask("project", "Q"), "project=q team=none", ""},
 		{"the first of two", principal("u", ""), ask("project", "a", "Project", "b"), "project=a team=none", ""},
 		{"a deprecated key is moved", principal("u", ""), ask("old", "a"), "project=a team=none", "old:deprecated_key"},
@@ -126,6 +134,104 @@ rollout:
 		}
 		if d.Outcome != tt.outcome || strings.Join(modes, " ") != tt.modes || tagsText(d.Request) != tt.request || tagsText(d.Session) != tt.session {
 			t.Errorf("%s: %s %v, request %q, session %q; want %s %s, %q, %q", tt.name, d.Outcome, modes, tagsText(d.Request), tagsText(d.Session), tt.outcome, tt.modes, tt.request, tt.session)
+		}
+	}
+}
+
+// What a rule demands is demanded, whatever gentler rules say of the same key and
+// whichever stands first; and a gentle rule does not excuse what the key itself demands.
+func TestTheOrderOfRulesChangesNothing(t *testing.T) {
+	const keys = "tags: {keys: {stage: {}, cost: {values: [a, b, c]}, owner: {required: true, default: x}, soft: {pattern: 'S-\\d', mode: warn}}, rules: ["
+	for _, tt := range []struct {
+		name, one, two, tags string
+		asked                []Asked
+		modes                string
+	}{
+		{"two demand a key", "{when: {stage: prod}, require: [cost], mode: observe}", "{when: {stage: prod}, require: [cost]}",
+			"owner=x stage=prod", ask("stage", "prod"), "cost:missing=enforce"},
+		{"two narrow a key", "{when: {stage: prod}, allow: {cost: [a]}, mode: observe}", "{when: {stage: prod}, allow: {cost: [b]}}",
+			"owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:not_allowed=enforce cost:not_allowed=observe"},
+		{"one narrows and one forbids", "{when: {stage: prod}, allow: {cost: [a]}, mode: warn}", "{when: {stage: prod}, forbid: [cost]}",
+			"owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:forbidden=enforce cost:not_allowed=warn"},
+		{"neither is enforced", "{when: {stage: prod}, allow: {cost: [a]}, mode: warn}", "{when: {stage: prod}, forbid: [cost], mode: observe}",
+			"cost=c owner=x stage=prod", ask("stage", "prod", "cost", "c"), "cost:forbidden=observe cost:not_allowed=warn"},
+		{"rubbish is no better than nothing", "{when: {stage: prod}, require: [soft], mode: enforce}", "{when: {stage: prod}, require: [soft], mode: warn}",
+			"owner=x stage=prod", ask("stage", "prod", "soft", "rubbish"), "soft:missing=enforce soft:pattern=warn"},
+		{"and is told once where nothing is stricter", "{when: {stage: prod}, require: [soft], mode: observe}", "{when: {stage: prod}, require: [soft], mode: warn}",
+			"owner=x stage=prod", ask("stage", "prod", "soft", "rubbish"), "soft:pattern=warn"},
+	} {
+		for _, rules := range []string{tt.one + ", " + tt.two, tt.two + ", " + tt.one} {
+			d := parse(t, keys+rules+"]}\n").Decide(&Request{Asked: tt.asked})
+			var modes []string
+			for _, v := range d.Violations {
+				modes = append(modes, v.Key+":"+v.Code+"="+string(v.Mode))
+			}
+			slices.Sort(modes)
+			if got := strings.Join(modes, " "); got != tt.modes || tagsText(d.Tags) != tt.tags {
+				t.Errorf("%s, rules %s: %s, %s; want %s, %s", tt.name, rules, got, tagsText(d.Tags), tt.modes, tt.tags)
+			}
+		}
+	}
+	if r := parse(t, keys+"{when: {stage: prod}, allow: {cost: [a]}}, {when: {stage: prod}, allow: {cost: [b]}}]}").Decide(&Request{Asked: ask("stage", "prod", "cost", "c")}).Reasons(); strings.Join(r, ",") != "cost:not_allowed" {
+		t.Errorf("two rules that are broken in one way are recorded as %v", r)
+	}
+	d := parse(t, "tags: {keys: {team: {required: true}}, rules: [{when: {caller: '*'}, require: [team], mode: observe}]}").Decide(&Request{Principal: waybill.Principal{Subject: "user-17"}})
+	if d.Outcome != waybill.PolicyRefused || len(d.Violations) != 1 {
+		t.Errorf("a required key that a rule observes: %s %v", d.Outcome, d.Reasons())
+	}
+}
+
+// Keys that nobody declared are one violation, however many there are.
+func TestUnknownKeysAreRefused(t *testing.T) {
+	p := parse(t, "unknown: refuse\ntags: {keys: {team: {}}}\n")
+	d := p.Decide(&Request{Asked: ask("a", "1", "team", "x", "b", "2", "c", "3")})
+	if d.Outcome != waybill.PolicyRefused || strings.Join(d.Reasons(), ",") != ":unknown_key" || !strings.Contains(d.Refusal().Message, "3 tags were sent whose keys the policy does not know") {
+		t.Errorf("%s %v %v", d.Outcome, d.Reasons(), d.Refusal())
+	}
+}
+
+// An empty value is no value, also of a key whose values are hashed.
+func TestEmptyValues(t *testing.T) {
+	p := parse(t, "tags: {keys: {plain: {required: true}, hashed: {required: true, transform: hmac}, listed: {required: true, values: [a]}}}\n")
+	d := p.Decide(&Request{Asked: ask("plain", "", "hashed", "", "listed", "")})
+	if got := strings.Join(d.Reasons(), ","); got != "plain:bad_characters,hashed:bad_characters,listed:not_allowed" || d.Tags.Len() > 0 {
+		t.Errorf("%s, tags %s", got, tagsText(d.Tags))
+	}
+}
+
+// A request may bring any number of tags in its body; the first of a key counts.
+func TestManyAskedTags(t *testing.T) {
+	p := parse(t, "tags: {keys: {team: {required: true}}}\n")
+	asked := make([]Asked, 1<<16)
+	for i := range asked {
+		asked[i] = Asked{"x", "y", "requestMetadata"}
+	}
+	for _, i := range []int{0, 1<<15 - 1, 1 << 15, 1<<16 - 1} {
+		asked[i] = Asked{"team", "search", "requestMetadata"}
+		if d := p.Decide(&Request{Asked: asked}); tagsText(d.Tags) != "team=search" {
+			t.Errorf("a tag at place %d: %s %v", i, tagsText(d.Tags), d.Reasons())
+		}
+		asked[i] = Asked{"x", "y", "requestMetadata"}
+	}
+}
+
+// Where the request is full, what is only observed and what no key declares stay off it:
+// they take no place from the policy's own tags.
+func TestTheRequestIsFull(t *testing.T) {
+	var keys []string
+	asked := ask("a", "moon", "b", "moon", "extra", "x")
+	for i := range 15 {
+		keys = append(keys, fmt.Sprintf("key%02d: {required: true}", i))
+		asked = append(asked, ask(fmt.Sprintf("key%02d", i), "x")...)
+	}
+	p := parse(t, "mode: observe\nunknown: pass\ntags: {keys: {a: {carriers: [session], values: [x]}, b: {carriers: [session], values: [x]}, "+strings.Join(keys, ", ")+"}}\n")
+	d := p.Decide(&Request{Asked: asked})
+	if d.Request.Len() != 16 {
+		t.Errorf("%d tags on the request", d.Request.Len())
+	}
+	for i := range 15 {
+		if _, there := d.Request.Get(fmt.Sprintf("key%02d", i)); !there {
+			t.Errorf("key%02d gave way to a tag that breaks the policy: %s", i, tagsText(d.Request))
 		}
 	}
 }
@@ -245,6 +351,37 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
+// Who is behind a pseudonym is found also where the key folds case before it hashes.
+func TestResolveFolded(t *testing.T) {
+	epochs := []Epoch{{ID: "1", Key: []byte("0123456789abcdef-one")}}
+	p, err := Parse("p.yaml", []byte("tags: {keys: {user: {from: caller.subject, transform: hmac, foldCase: true}}}"), Options{Epochs: epochs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pseudonym := p.Decide(&Request{Principal: waybill.Principal{Subject: "User-17"}}).Tags.Map()["user"]
+	who, found, err := Resolve(epochs, "user", pseudonym, slices.Values([]string{"User-16", "User-17"}))
+	if who != "User-17" || !found || err != nil {
+		t.Errorf("%s is %q, %v, %v", pseudonym, who, found, err)
+	}
+}
+
+// A session name that had to be changed is no other caller's.
+func TestSessionNames(t *testing.T) {
+	p := parse(t, "tags: {keys: {team: {}}}\n")
+	seen := make(map[string]string)
+	for _, subject := range []string{"", "a", "A", "wb-a", "a/b", "a-b", "a:b", "ä", strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("x", 66)} {
+		req := &Request{Principal: waybill.Principal{Subject: subject}}
+		name := p.Decide(req).SessionName
+		if again := p.Decide(req).SessionName; again != name {
+			t.Errorf("%q is %s, and then %s", subject, name, again)
+		}
+		if other, taken := seen[name]; taken {
+			t.Errorf("%q and %q have one session name: %s", subject, other, name)
+		}
+		seen[name] = subject
+	}
+}
+
 func TestParseEpochs(t *testing.T) {
 	good := `{"epoch":"2","key":"MDEyMzQ1Njc4OWFiY2RlZg==","from":"2026-10-01T00:00:00Z"}
 
@@ -266,6 +403,62 @@ func TestParseEpochs(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "MDEy") || strings.Contains(err.Error(), "c2Vj") {
 			t.Errorf("%s: %v, want %s", tt.line, err, tt.want)
 		}
+	}
+}
+
+// What takes the place of a value counts as a value of the key, where the room of a
+// session is reckoned.
+func TestRoomForWhatTakesAPlace(t *testing.T) {
+	for _, tt := range []struct {
+		key  string
+		room int
+	}{
+		{"{maxLength: 3}", 3}, {"{maxLength: 3, sensitive: redact}", len("redacted")}, {"{maxLength: 3, sensitive: hash}", len("h1-0123456789abcdef0123")},
+		{"{maxLength: 3, maxDistinct: {limit: 9, action: other}}", len("other")}, {"{range: {min: 1, max: 9}, sensitive: hash}", len("h1-0123456789abcdef0123")},
+		{"{values: [search], sensitive: hash}", len("search")},
+	} {
+		for _, room := range []int{tt.room, tt.room - 1} {
+			src := fmt.Sprintf("session: {budget: %d}\ntags: {keys: {k: %s}}\n", 1+room, strings.Replace(tt.key, "{", "{required: true, carriers: [session], ", 1))
+			if _, err := Parse("p.yaml", []byte(src), secret); (err == nil) != (room == tt.room) {
+				t.Errorf("%s in a room of %d: %v", tt.key, room, err)
+			}
+		}
+	}
+}
+
+// Old names are taken in any case where the key's values are.
+func TestReorganisedInAnyCase(t *testing.T) {
+	p := parse(t, `
+tags: {keys: {team: {values: [search, ads], foldCase: true}, unit: {foldCase: true}, plain: {}}}
+reorganisations:
+  - {key: team, from: 2026-10-01, became: {Growth: ads}}
+  - {key: unit, from: 2026-10-01, became: {growth: ads}}
+  - {key: plain, from: 2026-10-01, became: {growth: ads}}
+`)
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for _, sent := range []string{"growth", "Growth", "GROWTH"} {
+		d := p.Decide(&Request{At: at, Asked: ask("team", sent, "unit", sent)})
+		if got := tagsText(d.Tags); got != "team=ads unit=ads" {
+			t.Errorf("%s: %s %v", sent, got, d.Reasons())
+		}
+	}
+	if got := tagsText(p.Decide(&Request{At: at, Asked: ask("plain", "Growth")}).Tags); got != "plain=Growth" {
+		t.Errorf("a key that does not fold: %s", got)
+	}
+	if got := p.Reorganised("team", "growth", 1, waybill.DayOf(at)); got != "ads" {
+		t.Errorf("a report shows %s", got)
+	}
+}
+
+// A key whose values go to another takes no place on a carrier.
+func TestReplacedKeysTakeNoPlace(t *testing.T) {
+	var keys []string
+	for i := range 16 {
+		keys = append(keys, fmt.Sprintf("k%d: {}", i), fmt.Sprintf("old%d: {deprecated: {use: k%d}}", i, i))
+	}
+	p := parse(t, "tags: {keys: {"+strings.Join(keys, ", ")+"}}\n")
+	if d := p.Decide(&Request{Asked: ask("old7", "x")}); tagsText(d.Request) != "k7=x" {
+		t.Errorf("request %s", tagsText(d.Request))
 	}
 }
 
@@ -327,6 +520,34 @@ func TestImport(t *testing.T) {
 	files["org/more/keys.yaml"] += "# changed\n"
 	if p, err = Parse("policy.yaml", []byte(local), Options{Open: open}); err != nil || p.Version() == version {
 		t.Errorf("a changed import does not change the version (%v)", err)
+	}
+}
+
+// What is imported holds where nothing nearer says otherwise, and what narrows it keeps
+// the rest of it.
+func TestImportFillsIn(t *testing.T) {
+	files := map[string]string{
+		"/policy.yaml": "import: [org.yaml, /x/../base.yaml]\ntags: {keys: {topic: {maxDistinct: 1}, mail: {carriers: session}}}\n",
+		"/org.yaml":    "import: base.yaml\nmode: warn\nsensitive: redact\ntags: {keys: {topic: {maxDistinct: {limit: 100, action: other, days: 60}}, mail: {carriers: [request, session]}}}\n",
+		"/base.yaml":   "import: /y/../policy.yaml\nmode: observe\nsession: {name: 'base-{caller}'}\ntags: {keys: {mail: {maxLength: 50}}, rules: [{when: {caller: user-17}, require: [topic]}]}\n",
+	}
+	p, err := Parse("/policy.yaml", []byte(files["/policy.yaml"]), Options{Open: func(name string) ([]byte, error) {
+		if src, ok := files[name]; ok {
+			return []byte(src), nil
+		}
+		return nil, fmt.Errorf("%s is not there", name)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(p)
+	sendOn(p, g, 1, "topic", "a")
+	d := p.Decide(&Request{Guard: g, Principal: waybill.Principal{Subject: "user-17"}, Asked: ask("mail", "someone@example.com")})
+	if d.Outcome != waybill.PolicyWarned || strings.Join(d.Reasons(), ",") != "topic:missing" || tagsText(d.Session) != "mail=redacted" || d.Request.Len() != 0 || d.SessionName != "base-user-17" {
+		t.Errorf("%s %v, session %s %s", d.Outcome, d.Reasons(), d.SessionName, tagsText(d.Session))
+	}
+	if d := sendOn(p, g, 1, "topic", "b"); tagsText(d.Request) != "topic=other" || p.keys[p.byName["topic"]].days != 60 {
+		t.Errorf("a smaller bound forgot what is done at it: %s", tagsText(d.Request))
 	}
 }
 
@@ -424,23 +645,13 @@ func TestNoOutputBreaksALimit(t *testing.T) {
 			checkLimits(t, p, d)
 			if d.Outcome != waybill.PolicyRefused && p.mode == Enforce && len(p.rollout) == 0 {
 				for _, k := range p.keys {
-					if _, there := d.Tags.Get(k.name); k.required && !there && k.mode == "" && !ruleMode(p) {
+					if _, there := d.Tags.Get(k.name); k.required && !there && k.mode == "" {
 						t.Fatalf("a call without required %s passes: %v", k.name, d.Violations)
 					}
 				}
 			}
 		}
 	}
-}
-
-// ruleMode reports whether a rule of the policy has a mode of its own.
-func ruleMode(p *Policy) bool {
-	for i := range p.rules {
-		if p.rules[i].mode != "" {
-			return true
-		}
-	}
-	return false
 }
 
 func checkLimits(t *testing.T, p *Policy, d *Decision) {

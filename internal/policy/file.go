@@ -18,7 +18,8 @@ type File struct {
 	Revision string `yaml:"revision"`
 	// Import names policy files, relative to this one, whose keys and rules hold here
 	// too: the vocabulary of an organisation. What is imported can be narrowed here
-	// (fewer values, required, more modes), never widened.
+	// (fewer values, fewer carriers, required, a smaller bound), never widened; the mode
+	// is each gateway's own.
 	Import Texts `yaml:"import"`
 	// Mode says what a violation does where nothing nearer says otherwise: enforce
 	// refuses the call; warn lets it pass and marks it, without a value that is not of
@@ -195,7 +196,8 @@ type ApplicationFile struct {
 // A RolloutFile sets the mode for some callers.
 type RolloutFile struct {
 	At Node `yaml:"-"`
-	// When is the condition on the call.
+	// When is the condition on the call. A tag that requests may send lets the caller
+	// choose the mode; caller, issuer, claims.NAME and tags from identity do not.
 	When Condition `yaml:"when"`
 	// Keys that it covers; none means all.
 	Keys Texts `yaml:"keys"`

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,12 @@ import (
 // maxLimit bounds what a key may declare as its bound: values are counted in memory,
 // some 50 bytes each.
 const maxLimit = 100_000
+
+// How long a value that was not seen again counts, in days.
+const (
+	defaultDays = 30
+	maxDays     = 3650
+)
 
 // nearPart is the part of a bound, in per cent, at which a key is warned about.
 const nearPart = 80
@@ -85,8 +92,11 @@ func (g *Guard) Use(p *Policy) {
 	g.keys = keys
 }
 
-// Restore takes up what an earlier guard has seen.
+// Restore takes up what an earlier guard has seen. Where there is more than a bound has
+// room for, the newest is kept: the rest has expired, or will first.
 func (g *Guard) Restore(seen []Sighting) {
+	seen = slices.Clone(seen)
+	slices.SortStableFunc(seen, func(a, b Sighting) int { return int(b.Day) - int(a.Day) })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range seen {
@@ -118,11 +128,13 @@ type sighted struct {
 	key    int
 	name   string
 	value  string
+	mode   Mode // of the violation that it is, where the key rejects what is beyond
 	beyond bool // it would be one more than the bound
 }
 
 // admit counts the values of one call. Those beyond their bound are marked; if one of
-// them is to be rejected, none of the others is counted.
+// them refuses the call, none of the others is counted. In a mode that lets the call pass
+// they are: else a caller could keep values out of the count by what it sends beside them.
 func (g *Guard) admit(day waybill.Day, values []sighted) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -137,7 +149,7 @@ func (g *Guard) admit(day waybill.Day, values []sighted) {
 		if _, ok := k.seen[valueDigest(v.value)]; !ok && len(k.seen) >= k.limit {
 			v.beyond = true
 			k.beyond++
-			reject = reject || k.action == "reject"
+			reject = reject || k.action == "reject" && v.mode == Enforce
 		}
 	}
 	if reject {
@@ -166,15 +178,20 @@ func (g *Guard) admit(day waybill.Day, values []sighted) {
 	}
 }
 
-// sweep forgets values that were not seen for long, once a day.
+// sweep forgets values that were not seen for long, once a day. A clock that was ahead
+// and was put right leaves days of the future behind, which would never pass: they become
+// today.
 func (k *guarded) sweep(day waybill.Day) {
-	if day <= k.swept {
+	if day == k.swept || day == k.swept-1 { // a call that began before midnight
 		return
 	}
 	k.swept = day
 	for digest, last := range k.seen {
-		if last+waybill.Day(k.days) < day {
+		switch {
+		case last+waybill.Day(k.days) < day:
 			delete(k.seen, digest)
+		case last > day+1:
+			k.seen[digest] = day
 		}
 	}
 	if len(k.seen)*100 < k.limit*nearPart {

@@ -72,6 +72,57 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// A file of sightings holds values that have expired since. They take no room from those
+// that count.
+func TestRestoreKeepsTheNewest(t *testing.T) {
+	p := parse(t, bounded)
+	g := NewGuard(p)
+	var file []byte
+	g.OnSighting = func(s Sighting) { file = s.AppendText(file) }
+	for _, day := range []int{1, 9} {
+		for i := range 10 {
+			sendOn(p, g, day, "strict", fmt.Sprint("day", day, "-", i))
+		}
+	}
+	again := NewGuard(p)
+	again.Restore(ReadSightings(file))
+	if d := sendOn(p, again, 9, "strict", "another"); d.Outcome != waybill.PolicyRefused {
+		t.Errorf("after a restart an eleventh value of these days passes: %v", d.Reasons())
+	}
+	if d := sendOn(p, again, 9, "strict", "day9-7"); d.Outcome != waybill.PolicyAllowed {
+		t.Errorf("after a restart a value of today is refused: %v", d.Reasons())
+	}
+}
+
+// Values that were seen while the clock was ahead expire like others once it is right.
+func TestAClockThatWasAhead(t *testing.T) {
+	p := parse(t, "tags: {keys: {strict: {maxDistinct: {limit: 2, days: 5}}}}")
+	g := NewGuard(p)
+	for _, day := range []int{1, 365, 2, 2} { // within November and a year from it
+		sendOn(p, g, day, "strict", fmt.Sprint("v", day))
+	}
+	if d := sendOn(p, g, 9, "strict", "new"); d.Outcome != waybill.PolicyAllowed {
+		t.Errorf("a week after the clock was put right: %v, %v", d.Reasons(), g.States(p))
+	}
+}
+
+// A value beyond one bound, in a mode that lets the call pass, does not keep the call's
+// other values out of the count.
+func TestGuardCountsCallsThatPass(t *testing.T) {
+	p := parse(t, "tags: {keys: {soft: {maxDistinct: 1, mode: warn}, strict: {maxDistinct: 3}}}")
+	g := NewGuard(p)
+	sendOn(p, g, 1, "soft", "a")
+	passed := 0
+	for i := range 9 {
+		if d := sendOn(p, g, 1, "soft", "b", "strict", fmt.Sprint("v", i)); d.Outcome == waybill.PolicyWarned {
+			passed++
+		}
+	}
+	if passed != 3 {
+		t.Errorf("%d values of a key bounded by 3 passed", passed)
+	}
+}
+
 // What was seen survives a restart, also one in the middle of a line, and a change of
 // policy.
 func TestGuardSurvivesRestart(t *testing.T) {

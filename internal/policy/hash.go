@@ -170,8 +170,10 @@ func Resolve(epochs []Epoch, key, pseudonym string, candidates iter.Seq[string])
 	in := &epoch{Epoch: epochs[i]}
 	in.macs.New = func() any { return hmac.New(sha256.New, in.Key) }
 	for c := range candidates {
-		if hmac.Equal([]byte(in.pseudonym(key, c)), []byte(pseudonym)) {
-			return c, true, nil
+		for _, text := range []string{c, strings.ToLower(c)} { // a key may fold case, which the policy knows
+			if hmac.Equal([]byte(in.pseudonym(key, text)), []byte(pseudonym)) {
+				return c, true, nil
+			}
 		}
 	}
 	return "", false, nil

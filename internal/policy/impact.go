@@ -113,13 +113,15 @@ func (p *Policy) Replay(past []Past) *Impact {
 		caller.Total.add(c)
 		undecided := false
 		enforced := 0
-		for _, v := range d.Violations {
+		for i, v := range d.Violations {
 			id := violation{v.Key, v.Code, v.Mode}
 			if violations[id] == nil {
 				violations[id] = &ViolationImpact{Key: v.Key, Code: v.Code, Mode: v.Mode}
 				violators[id] = make(map[string]bool)
 			}
-			violations[id].add(c)
+			if !slices.ContainsFunc(d.Violations[:i], func(w Violation) bool { return violation{w.Key, w.Code, w.Mode} == id }) { // two rules, one call
+				violations[id].add(c)
+			}
 			violators[id][c.Principal] = true
 			if v.Mode == Enforce {
 				enforced++

@@ -70,6 +70,21 @@ reorganisations: [{key: team, from: 2026-11-10, became: {growth: ads}}]
 	}
 }
 
+// A call is counted once under a violation, however many rules it breaks with it.
+func TestReplayCountsCallsOnce(t *testing.T) {
+	p := parse(t, `
+tags:
+  keys: {team: {values: [a, b, c]}, stage: {}}
+  rules:
+    - {when: {stage: prod}, allow: {team: [a]}}
+    - {when: {stage: prod}, allow: {team: [a, b]}}
+`)
+	got := p.Replay([]Past{{Principal: "x", Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "c"}, waybill.Tag{Key: "stage", Value: "prod"}), Day: 20000, Calls: 7, Cost: dollars(3)}})
+	if len(got.Violations) != 1 || got.Violations[0].Calls != 7 || got.Violations[0].Cost.String() != "3" || got.Refused.Calls != 7 {
+		t.Errorf("violations %+v of %+v", got.Violations, got.Total)
+	}
+}
+
 // Every call is in exactly one outcome, and the outcomes add up.
 func TestReplayAddsUp(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -126,6 +127,21 @@ func TestMistakesInCases(t *testing.T) {
 	golden(t, "testdata/cases/mistakes.golden", err.Error()+"\n")
 }
 
+// A header that is not read is no part of a case; a key may have the blank or the colon
+// that stands between key and code.
+func TestCasesMeanWhatTheySay(t *testing.T) {
+	p := parse(t, "tags: {keys: {'cost center': {required: true}, 'a:b': {required: true}}, rules: [{when: {'a:b': x}, require: [cost center]}]}\n")
+	got, err := p.RunCases("c.yaml", []byte(`cases:
+  - {name: misspelt, headers: {x-litelm-tags: 'a:b'}, outcome: refused}
+  - {name: read, headers: {X-Litellm-Tags: 'cost center:1', x_waybill_tags: 'a:b=2'}, outcome: allowed, request: ['a:b', cost center]}
+  - {name: once, caller: {tags: {'a:b': x}}, because: [cost center missing], outcome: refused}
+  - {name: keys, because: [cost center missing, 'a:b missing'], outcome: refused}
+`))
+	if err != nil || len(got) != 4 || fmt.Sprint(got[0].Failures) != "[the headers of the call cannot be read: x-litelm-tags brings no tags]" || got[1].Failures != nil || got[2].Failures != nil || got[3].Failures != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // What is shown of a line has no secrets in it.
 func TestExcerptsHideSecrets(t *testing.T) {
 	const src = "a: {secretAccessKey: abc123def, 'hashKey': \"x y\", token: 'q', other: shown}\n"
@@ -142,5 +158,33 @@ func TestExcerptsHideSecrets(t *testing.T) {
 	}
 	if !strings.Contains(text, "other: shown") {
 		t.Errorf("the excerpt hides too much: %s", text)
+	}
+	for _, src := range []string{"hashkey: correct horse battery staple\n", "a: {hashKey: correct horse, other: 1}\n", "clientSecret: correct,horse}staple\n", "a: {token: [correct horse], b: c}\n"} {
+		d, err := ReadYAML("waybilld.yaml", []byte(src))
+		if err == nil {
+			d.Root().Fields(nil)
+			err = d.Err()
+		}
+		if text := err.Error(); strings.Contains(text, "horse") || strings.Contains(text, "staple") {
+			t.Errorf("the excerpt shows a secret: %s", text)
+		}
+	}
+	if _, err := ReadYAML("waybilld.yaml", []byte("secretAccessKey: *correct\n")); err == nil || strings.Contains(err.Error(), "correct") {
+		t.Errorf("what is not YAML is told with a secret: %v", err)
+	}
+}
+
+// A file that is no text in UTF-8 is told where, not with what the reader made of it.
+func TestFilesThatAreNoText(t *testing.T) {
+	for src, place := range map[string]string{"mode: \xff\n": "f.yaml:1:7: is not text", "mode: warn\nunknown: dr\x01p\n": "f.yaml:2:12: is not text", "\xff\xfem\x00:\x00 \x00x\x00": "f.yaml:1:1: is not text",
+		"a: \x00": "f.yaml:1:4: is not text"} {
+		if _, err := ReadYAML("f.yaml", []byte(src)); err == nil || !strings.HasPrefix(err.Error(), place) {
+			t.Errorf("%q: %v", src, err)
+		}
+	}
+	for _, src := range []string{"\ufeffmode: warn\r\n", "# ä\tb\nmode: warn\n"} {
+		if _, err := ReadYAML("f.yaml", []byte(src)); err != nil {
+			t.Errorf("%q: %v", src, err)
+		}
 	}
 }

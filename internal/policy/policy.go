@@ -41,6 +41,17 @@ const (
 	Observe Mode = "observe" // the call passes, the tag stays on the request, and it is recorded
 )
 
+// strictness orders modes.
+func (m Mode) strictness() int {
+	switch m {
+	case Enforce:
+		return 2
+	case Warn:
+		return 1
+	}
+	return 0
+}
+
 // Values that stand for others.
 const (
 	otherValue    = "other"    // for values beyond the declared bound
@@ -134,6 +145,14 @@ func (r *rule) title() string {
 	return fmt.Sprintf("rule %d (%s)", r.number, r.name)
 }
 
+// because is the rule's condition for a message; a rule that is nil has none.
+func (r *rule) because() string {
+	if r == nil {
+		return ""
+	}
+	return " when " + r.when.String()
+}
+
 type allowed struct {
 	key    int
 	values []string
@@ -222,6 +241,11 @@ func (p *Policy) KeysOn(c Carrier) []string {
 		}
 	}
 	return out
+}
+
+// Hashes reports whether a key's values become pseudonyms, all of them.
+func (p *Policy) Hashes() bool {
+	return slices.ContainsFunc(p.keys, func(k *key) bool { return k.hash })
 }
 
 // Required lists the keys that every call must have.

@@ -138,6 +138,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
 	f.Add([]byte("tags: {keys: {a: {pattern: '['}}}"))
 	f.Add([]byte("a: &x [1]\nb: *x\n"))
+	f.Add([]byte("session: {budget: 9223372036854775807}"))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		p, err := Parse("policy.yaml", src, secret)
 		if (p == nil) == (err == nil) {
@@ -174,6 +175,22 @@ func BenchmarkDecide(b *testing.B) {
 	for b.Loop() {
 		if d := p.Decide(req); d.Outcome != waybill.PolicyAllowed {
 			b.Fatal(d.Reasons())
+		}
+	}
+}
+
+// A mode that callers can choose by what they send is warned about.
+func TestRolloutThatCallersChoose(t *testing.T) {
+	for _, tt := range []struct {
+		when string
+		warn bool
+	}{
+		{"{team: search}", true}, {"{not: {team: ads}}", true}, {"{team: search, region: eu-west-1}", true}, {"{not: {team: ads, caller: x}}", true},
+		{"{team: search, caller: 'batch-*'}", false}, {"{unit: search}", false}, {"{team: search, claims.role: tester}", false}, {"{region: eu-west-1}", false}, {"{unit: search, team: search}", false},
+	} {
+		p := parse(t, "tags: {keys: {team: {}, unit: {from: claims.unit}}}\nrollout: [{when: "+tt.when+", mode: observe}]\n")
+		if got := p.Warnings(); len(got) > 0 != tt.warn || tt.warn && !strings.HasPrefix(got[0], `policy.yaml:2: mode observe hangs on tag "team", which a request may send`) {
+			t.Errorf("%s: %q", tt.when, got)
 		}
 	}
 }

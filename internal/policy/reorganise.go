@@ -1,13 +1,18 @@
 package policy
 
-import "github.com/waybill-dev/waybill"
+import (
+	"strings"
+
+	"github.com/waybill-dev/waybill"
+)
 
 // A reorganisation says that values of a key became others on a day.
 type reorganisation struct {
 	key      int
 	from     waybill.Day
-	until    waybill.Day // the first day on which it no longer holds; 0 is never
-	became   map[string]string
+	until    waybill.Day       // the first day on which it no longer holds; 0 is never
+	became   map[string]string // by the old value; in lower case if fold
+	fold     bool
 	position string
 }
 
@@ -19,13 +24,22 @@ func (r *reorganisation) holds(day waybill.Day) bool {
 	return day >= r.from && (r.until == 0 || day < r.until)
 }
 
+// to is what an old value became.
+func (r *reorganisation) to(value string) (string, bool) {
+	if r.fold {
+		value = strings.ToLower(value)
+	}
+	to, ok := r.became[value]
+	return to, ok
+}
+
 // reorganised is what an old value of a key is called on a day. It changes the values
 // of callers who have not heard of the reorganisation yet.
 func (p *Policy) reorganised(key int, value string, day waybill.Day) (string, *reorganisation) {
 	var by *reorganisation
 	for i := range p.reorganisations {
 		if r := &p.reorganisations[i]; r.key == key && r.holds(day) {
-			if to, ok := r.became[value]; ok {
+			if to, ok := r.to(value); ok {
 				value, by = to, r
 			}
 		}
@@ -45,7 +59,7 @@ func (p *Policy) Reorganised(key, value string, stamped, asOf waybill.Day) strin
 	for i := range p.reorganisations {
 		r := &p.reorganisations[i]
 		if r.key == k && r.from <= asOf && (r.until == 0 || stamped < r.until) {
-			if to, ok := r.became[value]; ok {
+			if to, ok := r.to(value); ok {
 				value = to
 			}
 		}

@@ -1,11 +1,13 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -44,16 +46,24 @@ func (m *Mistake) Error() string {
 	return b.String()
 }
 
-// secretValue finds what must not be shown of a line: the values of keys that are
-// named like secrets.
-var secretValue = regexp.MustCompile(`(?i)(?:secret|password|token|hashkey)\w*["']?\s*:\s*("[^"]*"|'[^']*'|[^,}\s]+)`)
+// What must not be shown of a line are the values of keys that are named like secrets. A
+// value may hold blanks, commas and braces: it ends where another key begins, or with the
+// line.
+var (
+	secretKey = regexp.MustCompile(`(?i)(?:secret|password|token|hashkey)\w*["']?\s*:\s*`)
+	nextKey   = regexp.MustCompile(`,\s*["']?\w+["']?\s*:(?:\s|$)`)
+)
 
 // excerpt is the part of a line around a column, without secrets, and the column in it.
 func excerpt(line string, column int) (string, int) {
 	const width, before = 160, 60
 	shown := []byte(line)
-	for _, m := range secretValue.FindAllSubmatchIndex(shown, -1) {
-		for i := m[2]; i < m[3]; i++ {
+	for _, m := range secretKey.FindAllIndex(shown, -1) {
+		end := len(shown)
+		if next := nextKey.FindIndex(shown[m[1]:]); next != nil {
+			end = m[1] + next[0]
+		}
+		for i := m[1]; i < end; i++ {
 			shown[i] = '*'
 		}
 	}
@@ -98,6 +108,11 @@ var placeInError = regexp.MustCompile(`L(\d+)\.C(\d+)|line (\d+)`)
 // ReadYAML begins to read a file of one document. An empty file is an empty mapping.
 func ReadYAML(file string, src []byte) (*Document, error) {
 	d := &Document{file: file, lines: strings.Split(string(src), "\n")}
+	if at := notText(src); at >= 0 {
+		line := bytes.Count(src[:at], []byte("\n"))
+		d.mistake(&yaml.Node{Line: 1 + line, Column: 1 + at - (bytes.LastIndexByte(src[:at], '\n') + 1)}, Node{}, "save it as text in UTF-8", "is not text: a byte here is no UTF-8, or a control character")
+		return nil, d.mistakes
+	}
 	var all []yaml.Node
 	if err := yaml.Load(src, &all, yaml.WithAllDocuments()); err != nil {
 		at := &yaml.Node{Line: 1, Column: 1}
@@ -110,6 +125,9 @@ func ReadYAML(file string, src []byte) (*Document, error) {
 		what := err.Error()
 		if i := strings.LastIndex(what, ": "); i >= 0 {
 			what = what[i+2:]
+		}
+		if strings.Contains(what, "anchor") { // its name may be what somebody did not quote
+			what = "a value that begins with * is an alias, and stands for nothing"
 		}
 		d.mistake(at, Node{}, "indent with blanks, close what is open, and quote values that hold : or #", "is not YAML: "+what)
 		return nil, d.mistakes
@@ -134,6 +152,18 @@ func ReadYAML(file string, src []byte) (*Document, error) {
 		return nil, d.mistakes
 	}
 	return d, nil
+}
+
+// notText is the place of the first byte that is no part of a text in UTF-8, or -1.
+func notText(src []byte) int {
+	for at := 0; at < len(src); {
+		r, n := utf8.DecodeRune(src[at:])
+		if r == utf8.RuneError && n == 1 || r < ' ' && r != '\t' && r != '\n' && r != '\r' {
+			return at
+		}
+		at += n
+	}
+	return -1
 }
 
 func tooDeep(n *yaml.Node, depth int) *yaml.Node {
@@ -178,6 +208,7 @@ type Node struct {
 	d         *Document
 	n         *yaml.Node
 	key, rule string
+	over      []Node // mappings laid over this one: a key is where it was said last
 }
 
 // Mistake notes what is wrong at the node, and the remedy.
@@ -197,7 +228,7 @@ func (n Node) Of(rule string) Node {
 	return n
 }
 
-func (n Node) child(c *yaml.Node) Node { return Node{n.d, c, n.key, n.rule} }
+func (n Node) child(c *yaml.Node) Node { return Node{d: n.d, n: c, key: n.key, rule: n.rule} }
 
 // Position is "file:line".
 func (n Node) Position() string {
@@ -223,6 +254,11 @@ func (n Node) Has(name string) bool {
 }
 
 func (n Node) field(name string) (Node, bool) {
+	for _, over := range slices.Backward(n.over) {
+		if v, ok := over.field(name); ok {
+			return v, true
+		}
+	}
 	if n.n == nil || n.n.Kind != yaml.MappingNode {
 		return Node{}, false
 	}
