@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ type config struct {
 	headerTimeout        time.Duration // until the first byte of AWS's answer
 	drainOnStop          time.Duration
 	policyFile           string
-	valuesFile           string // the distinct values of bounded tag keys, over restarts
+	valuesFile           string        // the distinct values of bounded tag keys, over restarts
+	transitive           []policy.Node // lists of tag keys that roles name, to be held against the policy
 }
 
 // readConfig reads the file and the policy it names. It tells every mistake at once.
@@ -142,6 +144,13 @@ func readConfig(path string) (*config, error) {
 			for i := range c.gateway.Roles {
 				c.gateway.Policy.CheckCondition(&c.gateway.Roles[i].When)
 			}
+			for _, n := range c.transitive { // STS takes only keys of the session's own tags
+				for _, item := range n.List() {
+					if riding := c.gateway.Policy.KeysOn(policy.OnSession); !slices.Contains(riding, item.Text()) {
+						item.Mistake("on the session are: "+strings.Join(riding, ", "), "%q is no tag key that rides on the session", item.Text())
+					}
+				}
+			}
 			for i := range c.gateway.Targets {
 				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
 			}
@@ -179,7 +188,7 @@ func (c *config) readRoles(n policy.Node) {
 		item.Fields(map[string]func(policy.Node){
 			"when":       func(n policy.Node) { r.When = policy.ReadCondition(n) },
 			"assume":     func(n policy.Node) { r.ARN = reference(n); checkRole(n, r.ARN) },
-			"transitive": func(n policy.Node) { r.Transitive = n.Texts() },
+			"transitive": func(n policy.Node) { r.Transitive = n.Texts(); c.transitive = append(c.transitive, n) },
 			"externalId": func(n policy.Node) { r.ExternalID = reference(n) },
 		})
 		if r.ARN == "" {
