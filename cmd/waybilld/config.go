@@ -33,8 +33,9 @@ type config struct {
 	drainOnStop          time.Duration
 	policyFile           string
 	templates            []template
-	brokerAt             policy.Node // of a role whose sessions are given away
-	valuesFile           string      // the distinct values of bounded tag keys, over restarts
+	brokerAt             policy.Node   // of a role whose sessions are given away
+	valuesFile           string        // the distinct values of bounded tag keys, over restarts
+	transitive           []policy.Node // lists of tag keys that roles name, to be held against the policy
 }
 
 // A template of a role, whose policy is read later.
@@ -165,6 +166,13 @@ func readConfig(path string) (*config, error) {
 			for i := range c.gateway.Roles {
 				c.gateway.Policy.CheckCondition(&c.gateway.Roles[i].When)
 			}
+			for _, n := range c.transitive { // STS takes only keys of the session's own tags
+				for _, item := range n.List() {
+					if riding := c.gateway.Policy.KeysOn(policy.OnSession); !slices.Contains(riding, item.Text()) {
+						item.Mistake("on the session are: "+strings.Join(riding, ", "), "%q is no tag key that rides on the session", item.Text())
+					}
+				}
+			}
 			for i := range c.gateway.Targets {
 				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
 			}
@@ -209,7 +217,7 @@ func (c *config) readRoles(n policy.Node) {
 		item.Fields(map[string]func(policy.Node){
 			"when":           func(n policy.Node) { r.When = policy.ReadCondition(n) },
 			"assume":         func(n policy.Node) { r.ARN = reference(n); checkRole(n, r.ARN) },
-			"transitive":     func(n policy.Node) { r.Transitive = n.Texts() },
+			"transitive":     func(n policy.Node) { r.Transitive = n.Texts(); c.transitive = append(c.transitive, n) },
 			"externalId":     func(n policy.Node) { r.ExternalID = reference(n) },
 			"sessionName":    func(n policy.Node) { c.templates = append(c.templates, template{n, i, false}) },
 			"sourceIdentity": func(n policy.Node) { c.templates = append(c.templates, template{n, i, true}) },

@@ -397,6 +397,25 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
+// A role's transitive keys are keys that its session can have.
+func TestTransitiveKeys(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	file := filepath.Join(dir, "waybilld.yaml")
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, right := range map[string]bool{"team": true, "Team": false, "taem": false} {
+		text := strings.Replace(string(good), "role/bedrock'", "role/bedrock', transitive: ["+key+"]", 1)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readConfig(file); (err == nil) != right || !right && !strings.Contains(err.Error(), "is no tag key that rides on the session") {
+			t.Errorf("transitive: [%s]: %v", key, err)
+		}
+	}
+}
+
 // What is unwise in a policy is told when it is put in force, not only when it is checked.
 func TestWarningsAreLogged(t *testing.T) {
 	dir, _ := home(t, "http://127.0.0.1:1")

@@ -72,6 +72,72 @@ applications:
 	}
 }
 
+// What identity or the registration gives, and that a key from identity has none, is the
+// same whatever the request sends, under whichever name of whichever key.
+func TestRequestsOverrideNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	pick := func(s ...string) string { return s[r.IntN(len(s))] }
+	tried := 0
+	for range 2000 {
+		var b strings.Builder
+		fmt.Fprintf(&b, "unknown: %s\nmode: %s\ntags:\n  keys:\n", pick("drop", "refuse", "pass"), pick("enforce", "warn", "observe"))
+		n := 2 + r.IntN(6)
+		for i := range n {
+			parts := []string{"carriers: " + pick("[request]", "[session, request]")}
+			for _, optional := range []string{"from: caller.subject", "from: claims.department", "default: a", "values: [a, b]", "foldCase: true", "aliases: {x: a}",
+				fmt.Sprintf("keyAliases: [al%d, bl%d]", i, i), "required: true", "mode: observe", fmt.Sprintf("deprecated: {use: k%d}", r.IntN(n)), "forbidden: true"} {
+				if r.IntN(5) == 0 {
+					parts = append(parts, optional)
+				}
+			}
+			fmt.Fprintf(&b, "    k%d: {%s}\n", i, strings.Join(parts, ", "))
+		}
+		p, err := Parse("p.yaml", []byte(b.String()), secret)
+		if err != nil {
+			continue
+		}
+		name := func() string {
+			text := fmt.Sprint(pick("k", "al", "bl"), r.IntN(n))
+			return pick(text, strings.ToUpper(text))
+		}
+		value := func() string { return pick("a", "b", "A", "x", "moon") }
+		for range 20 {
+			req := &Request{Principal: waybill.Principal{Subject: "u"}}
+			if r.IntN(2) == 0 {
+				req.Principal.Claims = map[string]string{"department": value()}
+			}
+			req.Principal.Tags = waybill.NewTags(waybill.Tag{Key: name(), Value: value()}, waybill.Tag{Key: name(), Value: value()})
+			quiet := p.Decide(req)
+			for range r.IntN(8) {
+				req.Asked = append(req.Asked, Asked{name(), value(), "test"})
+			}
+			loud := p.Decide(req)
+			given := make(map[int]bool)
+			for key := range req.Principal.Tags.All() {
+				if i := p.keyIndex(key); i >= 0 {
+					if use := p.keys[i].use; use >= 0 {
+						i = use
+					}
+					given[i] = true
+				}
+			}
+			for i, k := range p.keys {
+				if k.from == fromNowhere && !given[i] {
+					continue
+				}
+				tried++
+				before, _ := quiet.Tags.Get(k.name)
+				if after, _ := loud.Tags.Get(k.name); before != after {
+					t.Fatalf("%s%s is %q, and %q when the request sends %v", b.String(), k.name, before, after, req.Asked)
+				}
+			}
+		}
+	}
+	if tried < 1000 {
+		t.Errorf("only %d keys were tried", tried)
+	}
+}
+
 // A tag can never stand in for a fact of the call: not in a rule, not for a role.
 func TestFactsAreNotTags(t *testing.T) {
 	p := parse(t, "unknown: pass\ntags: {keys: {team: {}}, rules: [{when: {caller: admin}, forbid: [team]}]}\n")
