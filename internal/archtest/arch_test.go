@@ -27,7 +27,8 @@ var allowed = []struct {
 	{".", nil}, // the vocabulary
 
 	// What we know. Pure: no network, no disk, no clock.
-	{"internal/policy", []string{"."}},
+	{"internal/screen", nil},
+	{"internal/policy", []string{".", "internal/screen"}},
 	{"internal/bedrock", []string{"."}},
 	{"internal/ratecard", []string{"."}},
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-dev/waybill/internal/screen"
+
 	"github.com/waybill-dev/waybill"
 )
 
@@ -736,10 +738,10 @@ func checkLimits(t *testing.T, p *Policy, d *Decision) {
 				t.Fatalf("key %q twice in case, or out of order after %q", k, last)
 			}
 			folded[strings.ToLower(k)], last = true, k
-			if _, sensitive := Screen(v); sensitive {
+			if _, sensitive := screen.Value(v); sensitive {
 				key := p.byNameKey(k)
 				if key == nil || (key.sensitive != "allow" && (key.sensitive != "" || p.sensitive != "allow")) && len(key.values) == 0 {
-					f, _ := Screen(v)
+					f, _ := screen.Value(v)
 					t.Fatalf("a sensitive value leaves under %s: %q looks like %s", k, v, f.Name)
 				}
 			}

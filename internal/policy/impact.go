@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/screen"
 )
 
 // A Past is some calls of the ledger that are alike in all that a policy asks about.
@@ -194,7 +195,7 @@ func (p *Policy) byNameKey(name string) *key {
 // Shown is a value of the past as it may be shown: one that looks like personal data or a
 // secret is named by its kind.
 func Shown(value string) string {
-	if f, is := Screen(value); is {
+	if f, is := screen.Value(value); is {
 		return "(" + f.Name + ")"
 	}
 	return value

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"regexp/syntax"
 	"strings"
@@ -136,24 +134,4 @@ func longestMatch(re *syntax.Regexp) int {
 		return m * re.Max
 	}
 	return 0 // empty matches and assertions
-}
-
-// fitName brings a text to what STS takes as a session name. What is changed gets a
-// digest, so that it is nobody else's; the name of nobody is wb-.
-func fitName(text string) string {
-	clean := []byte(text)
-	for i, c := range clean {
-		if !nameCharacter[c] {
-			clean[i] = '-'
-		}
-	}
-	name := string(clean)
-	if len(name) < minSessionName {
-		name = "wb-" + name
-	}
-	if len(name) > maxSessionName || name != text && text != "" {
-		sum := sha256.Sum256([]byte(text))
-		name = name[:min(len(name), maxSessionName-9)] + "-" + hex.EncodeToString(sum[:4])
-	}
-	return name
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waybill-dev/waybill/internal/screen"
+
 	"github.com/invopop/jsonschema"
 	orderedmap "github.com/pb33f/ordered-map/v2"
 	validator "github.com/santhosh-tekuri/jsonschema/v6"
@@ -307,7 +309,7 @@ func TestReference(t *testing.T) {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", code, Codes[code])
 	}
 	b.WriteString("\n## What screening finds\n\nA finding is recorded as `KEY:sensitive_KIND`, and never holds a part of the value.\n\n| kind | what |\n| --- | --- |\n")
-	for _, k := range ScreenKinds() {
+	for _, k := range screen.Kinds() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", k.Kind, k.Name)
 	}
 	golden(t, "../../docs/operate/policy-reference.md", b.String())

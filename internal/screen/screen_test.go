@@ -1,4 +1,4 @@
-package policy
+package screen
 
 import (
 	"bufio"
@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// lines reads a file of testdata/screen without its comments.
+// lines reads a file of testdata without its comments.
 func screenLines(t testing.TB, name string) []string {
 	t.Helper()
-	raw, err := os.ReadFile("testdata/screen/" + name)
+	raw, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +54,8 @@ func TestOrdinaryValuesPass(t *testing.T) {
 		t.Errorf("ordinary.txt has %d values, want 1,000 at least", len(values))
 	}
 	for _, v := range values {
-		if got, found := Screen(v); found {
-			t.Errorf("Screen(%q) = %s, want no finding", v, got.Kind)
+		if got, found := Value(v); found {
+			t.Errorf("Value(%q) = %s, want no finding", v, got.Kind)
 		}
 	}
 }
@@ -64,11 +64,11 @@ func TestSensitiveValuesAreFound(t *testing.T) {
 	count := make(map[string]int)
 	for _, s := range sensitiveSamples(t) {
 		count[s.kind]++
-		if got, _ := Screen(s.value); got.Kind != s.kind {
-			t.Errorf("Screen(%q) = %q, want %q", s.value, got.Kind, s.kind)
+		if got, _ := Value(s.value); got.Kind != s.kind {
+			t.Errorf("Value(%q) = %q, want %q", s.value, got.Kind, s.kind)
 		}
 	}
-	for _, k := range ScreenKinds() {
+	for _, k := range Kinds() {
 		if count[k.Kind] < 3 {
 			t.Errorf("sensitive.txt has %d values of kind %s, want 3 at least", count[k.Kind], k.Kind)
 		}
@@ -88,8 +88,8 @@ func TestSensitiveValuesAreFoundInText(t *testing.T) {
 			"after a line":    "first line\n" + s.value + "\n",
 			"far inside":      strings.Repeat("ordinary text, ", 200) + s.value,
 		} {
-			if _, found := Screen(v); !found {
-				t.Errorf("%s %s: Screen(%q) finds nothing", s.kind, form, v)
+			if _, found := Value(v); !found {
+				t.Errorf("%s %s: Value(%q) finds nothing", s.kind, form, v)
 			}
 		}
 	}
@@ -109,7 +109,7 @@ func percentEncoded(v string) string {
 
 func TestKindsAreDistinctAndNamed(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, k := range ScreenKinds() {
+	for _, k := range Kinds() {
 		if k.Kind == "" || k.Name == "" || seen[k.Kind] || seen[k.Name] {
 			t.Errorf("kind %+v has no code, no name, or those of another", k)
 		}
@@ -232,8 +232,8 @@ func TestNearMisses(t *testing.T) {
 		{"not a date", "dob=1980"},
 		{"no percent-encoding", "user%4"},
 	} {
-		if got, found := Screen(tt.value); found {
-			t.Errorf("%s: Screen(%q) = %s, want no finding", tt.what, tt.value, got.Kind)
+		if got, found := Value(tt.value); found {
+			t.Errorf("%s: Value(%q) = %s, want no finding", tt.what, tt.value, got.Kind)
 		}
 	}
 }
@@ -303,8 +303,8 @@ func TestIDsPass(t *testing.T) {
 			source.Seed(1, 2)
 			for range 10_000 {
 				v := id()
-				if got, found := Screen(v); found {
-					t.Fatalf("Screen(%q) = %s, want no finding", v, got.Kind)
+				if got, found := Value(v); found {
+					t.Fatalf("Value(%q) = %s, want no finding", v, got.Kind)
 				}
 			}
 		})
@@ -406,8 +406,8 @@ func TestMadeValuesAreFound(t *testing.T) {
 				if kind == "phone" {
 					v = fmt.Sprintf(v, lot(r, "2345678", 2), lot(r, "2345678", 2), lot(r, lotDigits, 4))
 				}
-				if got, _ := Screen(v); got.Kind != kind {
-					t.Fatalf("Screen(%q) = %q, want %q", v, got.Kind, kind)
+				if got, _ := Value(v); got.Kind != kind {
+					t.Fatalf("Value(%q) = %q, want %q", v, got.Kind, kind)
 				}
 			}
 		})
@@ -421,7 +421,7 @@ func TestMadeValuesAreFound(t *testing.T) {
 			source.Seed(5, 6)
 			missed := 0
 			for range 10_000 {
-				if _, found := Screen(value()); !found {
+				if _, found := Value(value()); !found {
 					missed++
 				}
 			}
@@ -458,23 +458,23 @@ func ibanRemainder(s string) int {
 }
 
 // The request path screens each value of each call.
-func TestScreenDoesNotAllocate(t *testing.T) {
+func TestDoesNotAllocate(t *testing.T) {
 	values := slices.DeleteFunc(screenLines(t, "ordinary.txt"), func(v string) bool {
 		return strings.ContainsAny(v, "%") || strings.IndexFunc(v, func(r rune) bool { return r >= 0x80 }) >= 0
 	})
 	if n := testing.AllocsPerRun(1, func() {
 		for _, v := range values {
-			Screen(v)
+			Value(v)
 		}
 	}); n != 0 {
 		t.Errorf("screening %d ordinary values allocates %v times", len(values), n)
 	}
 }
 
-// BenchmarkScreenHard shows that nothing in a value makes its screening cost more than
+// BenchmarkHard shows that nothing in a value makes its screening cost more than
 // its length: the bytes a second of each pair are about the same, where something
 // quadratic would be sixteen times slower in the longer.
-func BenchmarkScreenHard(b *testing.B) {
+func BenchmarkHard(b *testing.B) {
 	for name, piece := range map[string]string{
 		"marks": "sk-ant-", "one letter": "a", "at signs": "a@", "domains": "a@b.", "dots": ".", "groups of digits": "1 ", "cards": "4111 ",
 		"tokens": "eyJ-", "schemes": "a://", "users": "a://b:", "labels": "password=", "percents": "%25", "opening": "(202) ", "plus": "+1",
@@ -486,14 +486,14 @@ func BenchmarkScreenHard(b *testing.B) {
 				v := strings.Repeat(piece, n/len(piece)+1)[:n]
 				b.SetBytes(int64(n))
 				for b.Loop() {
-					Screen(v)
+					Value(v)
 				}
 			})
 		}
 	}
 }
 
-func FuzzScreen(f *testing.F) {
+func FuzzValue(f *testing.F) {
 	for _, v := range screenLines(f, "ordinary.txt") {
 		if len(v)%7 == 0 {
 			f.Add(v)
@@ -503,19 +503,19 @@ func FuzzScreen(f *testing.F) {
 		f.Add(s.value)
 	}
 	names := ""
-	for _, k := range ScreenKinds() {
+	for _, k := range Kinds() {
 		names += k.Kind + "\n" + k.Name + "\n"
 	}
 	f.Fuzz(func(t *testing.T, v string) {
-		got, found := Screen(v)
+		got, found := Value(v)
 		if found != (got.Kind != "") || found != (got.Name != "") {
-			t.Fatalf("Screen(%q) = %+v, %v", v, got, found)
+			t.Fatalf("Value(%q) = %+v, %v", v, got, found)
 		}
 		if !found {
 			return
 		}
-		if _, inText := Screen("x " + v + " y"); !inText {
-			t.Errorf("Screen(%q) = %s, and with text around it nothing", v, got.Kind)
+		if _, inText := Value("x " + v + " y"); !inText {
+			t.Errorf("Value(%q) = %s, and with text around it nothing", v, got.Kind)
 		}
 		for _, said := range []string{got.Kind, got.Name} {
 			for i := range max(0, len(v)-3) {
@@ -527,7 +527,7 @@ func FuzzScreen(f *testing.F) {
 	})
 }
 
-func BenchmarkScreenOrdinary(b *testing.B) {
+func BenchmarkOrdinary(b *testing.B) {
 	values := screenLines(b, "ordinary.txt")
 	total := 0
 	for _, v := range values {
@@ -535,27 +535,27 @@ func BenchmarkScreenOrdinary(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		Screen(values[i%len(values)])
+		Value(values[i%len(values)])
 	}
 	b.ReportMetric(float64(total)/float64(len(values)), "bytes/value")
 }
 
-func BenchmarkScreenTwenty(b *testing.B) {
+func BenchmarkTwenty(b *testing.B) {
 	for name, v := range map[string]string{"words": "search-team-europe-1", "digits": "INV-2026-0001-004711", "hash": "a94a8fe5ccb19ba61c4c", "ARN": "arn:aws:iam::111122223333:role/search"} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Screen(v)
+				Value(v)
 			}
 		})
 	}
 }
 
-func BenchmarkScreenLong(b *testing.B) {
+func BenchmarkLong(b *testing.B) {
 	v := strings.Repeat("Search team, order 4711 of 2026-01-15: a94a8fe5. ", 100)[:4096]
 	b.SetBytes(int64(len(v)))
 	b.ReportAllocs()
 	for b.Loop() {
-		Screen(v)
+		Value(v)
 	}
 }

@@ -1,4 +1,7 @@
-package policy
+// Package screen knows what personal data and secrets look like: e-mail addresses, phone
+// numbers, national ids, cards, keys and tokens of providers, private keys, random strings.
+// It is pure, and a finding never holds a part of the value.
+package screen
 
 import "strings"
 
@@ -9,7 +12,7 @@ type Finding struct {
 	Name string // for people, e.g. "an e-mail address"
 }
 
-// Screen says whether a value looks like personal data or a secret. Tag values end up
+// Value says whether a value looks like personal data or a secret. Tag values end up
 // in bills, logs and reports that many people read and that nobody can take back.
 //
 // It looks for what slips in by accident, not for what somebody hides: an address
@@ -19,7 +22,7 @@ type Finding struct {
 // comments at the checks say what is left out for that reason.
 //
 // The work is linear in the length of the value. An ordinary value allocates nothing.
-func Screen(value string) (Finding, bool) {
+func Value(value string) (Finding, bool) {
 	k, seen := screen(value)
 	// More than once, since what was encoded is often encoded again on its way. A long
 	// random string may be a key we know once it is decoded.
@@ -43,8 +46,8 @@ func Screen(value string) (Finding, bool) {
 	return findingKinds[k], true
 }
 
-// ScreenKinds lists every kind Screen can find, for documentation.
-func ScreenKinds() []Finding {
+// Kinds lists every kind Screen can find, for documentation.
+func Kinds() []Finding {
 	return append([]Finding(nil), findingKinds[kindNone+1:]...)
 }
 
