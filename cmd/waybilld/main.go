@@ -139,7 +139,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
-	front := &http.Server{Handler: routes(g, sessions, who, log), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
 	back := &http.Server{Handler: admin(book, who.ready, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
 	if c.clientCA != "" {
@@ -203,7 +203,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 }
 
 // routes sends what asks for a role session to the broker, and all else to the gateway.
-func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers, log *slog.Logger) http.Handler {
+func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers) http.Handler {
 	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == credential.BrokerPath {
