@@ -120,10 +120,13 @@ func TestDay(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			cold, atStart := time.Since(begin), busiest(f.asked)
+			cold := time.Since(begin)
+			f.mu.Lock()
+			atStart := busiest(f.asked)
 			if n := len(f.asked); n != callers {
 				t.Errorf("%d AssumeRole calls at the start of %d callers", n, callers)
 			}
+			f.mu.Unlock()
 
 			afternoon, evening := begin.Add(12*time.Hour), begin.Add(24*time.Hour)
 			var outage time.Time
@@ -138,7 +141,9 @@ func TestDay(t *testing.T) {
 				f.mu.Unlock()
 				for i := second % tt.every; i < callers; i += tt.every {
 					now := time.Now()
-					holds := now.Before(f.expires[i].Add(-config.Margin)) // nobody writes now: the bubble's clock stands
+					f.mu.Lock()
+					holds := now.Before(f.expires[i].Add(-config.Margin))
+					f.mu.Unlock()
 					got, err := s.Get(t.Context(), wants[i])
 					made++
 					switch {
