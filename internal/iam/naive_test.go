@@ -102,11 +102,8 @@ func (n *naive) condition(operator, key string, values []string) bool {
 	negative := strings.Contains(base, "Not")
 	base = strings.Replace(base, "Not", "", 1)
 	if len(have) == 0 {
-		switch {
-		case set == "ForAllValues":
-			return true
-		case set == "ForAnyValue":
-			return false
+		if set != "" {
+			return set == "ForAllValues"
 		}
 		return negative || strings.HasSuffix(rest, "IfExists")
 	}
