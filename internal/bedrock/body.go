@@ -25,6 +25,7 @@ type Body struct {
 
 	src         []byte
 	metadata    span
+	model       span
 	open, first int  // offset after the opening brace; of the first member, or of the closing brace
 	empty       bool // no members
 	options     span // stream_options
@@ -118,7 +119,7 @@ func skipBlank(b []byte, i int) int {
 
 func (b *Body) member(key string, v jsontext.Value, s span, r Route) error {
 	if r.ModelInBody && key == modelMember(r) {
-		b.Model = waybill.ModelID(text(v))
+		b.Model, b.model = waybill.ModelID(text(v)), s
 		return nil
 	}
 	switch key {
@@ -257,6 +258,18 @@ func (b *Body) without(m span) []byte {
 	out := make([]byte, 0, len(b.src))
 	out = append(out, b.src[:start]...)
 	return append(out, b.src[end:]...)
+}
+
+// WithModel is the body with another model: the member's value replaced. No other byte
+// moves. A body that names no model stays without one: AWS refuses it.
+func (b *Body) WithModel(id string) []byte {
+	if !b.model.found {
+		return b.src
+	}
+	out := make([]byte, 0, len(b.src)+len(id))
+	out = append(out, b.src[:b.model.valueStart]...)
+	out = append(out, marshal(id)...)
+	return append(out, b.src[b.model.valueEnd:]...)
 }
 
 // AsksUsage reports whether a Chat Completions stream was asked to end with its usage.
