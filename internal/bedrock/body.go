@@ -21,6 +21,7 @@ type Body struct {
 	src         []byte
 	metadata    span // requestMetadata
 	own         span // metadata, of OpenAI's shapes
+	model       span // the member that names the model
 	open, first int  // offset after the opening brace; of the first member, or of the closing brace
 	empty       bool // no members
 	options     span // stream_options
@@ -58,12 +59,12 @@ func ReadBody(src []byte, r Route) (*Body, error) {
 
 func (b *Body) member(m jsonMember, r Route) error {
 	v := b.src[m.valueStart:m.valueEnd]
+	s := span{m.nameStart, m.valueStart, m.valueEnd, true}
 	if r.ModelInBody && string(m.name) == modelMember(r) {
 		model, _ := stringOf(v)
-		b.Model = waybill.ModelID(model)
+		b.Model, b.model = waybill.ModelID(model), s
 		return nil
 	}
-	s := span{m.nameStart, m.valueStart, m.valueEnd, true}
 	switch string(m.name) {
 	case "requestMetadata":
 		if r.Carrier != MetadataBody {

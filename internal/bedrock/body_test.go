@@ -276,3 +276,22 @@ func FuzzMetadataHeader(f *testing.F) {
 		}
 	})
 }
+
+// Another model takes the place of the body's one member, and no other byte moves.
+func TestWithModel(t *testing.T) {
+	for _, tt := range []struct{ body, want string }{
+		{`{"model":"a"}`, `{"model":"arn:b"}`},
+		{"{ \"x\" : {\"model\":\"in\"} ,\n\"model\"\t: \"a\\u0061\" , \"y\":1 }", "{ \"x\" : {\"model\":\"in\"} ,\n\"model\"\t: \"arn:b\" , \"y\":1 }"},
+		{`{"mod\u0065l":"a"}`, `{"mod\u0065l":"arn:b"}`},
+		{`{"model":null}`, `{"model":"arn:b"}`},
+		{`{"modelId":"a"}`, `{"modelId":"a"}`},
+	} {
+		b, err := bedrock.ReadBody([]byte(tt.body), chat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(b.WithModel("arn:b")); got != tt.want {
+			t.Errorf("%s became %s, want %s", tt.body, got, tt.want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -67,8 +68,23 @@ func (b *Body) edited(head []byte, edits ...edit) []byte {
 	return append(out, b.src[at:]...)
 }
 
-// Edits are changes to a body of OpenAI's shapes.
+// WithModel is the body with another model, see Edits.Model.
+func (b *Body) WithModel(id string) []byte {
+	if e, ok := b.nameModel(id); ok {
+		return b.edited(nil, e)
+	}
+	return b.src
+}
+
+func (b *Body) nameModel(id string) (edit, bool) {
+	return edit{b.model.valueStart, b.model.valueEnd, marshal(id)}, b.model.found && id != ""
+}
+
+// Edits are changes to a body that names its model.
 type Edits struct {
+	// Model takes the place of the one member that names the model. Empty: it stays. A body
+	// that names no model stays without one: AWS refuses it.
+	Model string
 	// Metadata goes into the top-level member metadata, which bedrock-mantle copies into
 	// the CloudTrail event of the call (user guide, "Logging Amazon Bedrock Mantle API
 	// calls with CloudTrail"). Empty: the member stays as it came.
@@ -97,6 +113,9 @@ func (b *Body) StampMetadata(tags waybill.Tags) ([]byte, error) { return b.Edit(
 func (b *Body) Edit(e Edits) ([]byte, error) {
 	var head []byte
 	var edits []edit
+	if change, ok := b.nameModel(e.Model); ok {
+		edits = append(edits, change)
+	}
 	if e.Metadata.Len() > 0 {
 		text, err := b.mergedMetadata(e.Metadata)
 		if err != nil {
@@ -113,8 +132,6 @@ func (b *Body) Edit(e Edits) ([]byte, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case b.options.found && len(edits) > 0 && change.from < edits[0].from:
-			edits = []edit{change, edits[0]}
 		case b.options.found:
 			edits = append(edits, change)
 		case len(head) > 0:
@@ -126,6 +143,7 @@ func (b *Body) Edit(e Edits) ([]byte, error) {
 	if len(head) == 0 && len(edits) == 0 {
 		return b.src, nil
 	}
+	slices.SortFunc(edits, func(a, b edit) int { return a.from - b.from })
 	return b.edited(head, edits...), nil
 }
 

@@ -84,7 +84,7 @@ func TestMetadataThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// Both edits of a mantle stream are made at once.
+// All edits are made at once, in whatever order the members come.
 func TestEdit(t *testing.T) {
 	const m, u = `"metadata":{"k":"v"}`, `"stream_options":{"include_usage":true}`
 	tests := []struct{ body, want string }{
@@ -95,9 +95,11 @@ func TestEdit(t *testing.T) {
 		{`{"stream_options":{},"a":1}`, `{` + m + `,` + u + `,"a":1}`},
 		{`{"metadata":{},"a":1}`, `{` + u + `,` + m + `,"a":1}`},
 		{`{"stream_options":{"include_usage":true}}`, `{` + m + `,` + u + `}`},
+		{`{"stream_options":{} , "model" : "a", "metadata":{}}`, `{` + u + ` , "model" : "arn:b", ` + m + `}`},
+		{`{"metadata":null,"model":7,"stream_options":null}`, `{` + m + `,"model":"arn:b",` + u + `}`},
 	}
 	for _, tt := range tests {
-		got, err := read(t, tt.body, chat).Edit(bedrock.Edits{Metadata: tags("k", "v"), Usage: true})
+		got, err := read(t, tt.body, chat).Edit(bedrock.Edits{Model: "arn:b", Metadata: tags("k", "v"), Usage: true})
 		if err != nil || string(got) != tt.want {
 			t.Errorf("%s -> %s, %v; want %s", tt.body, got, err, tt.want)
 		}
