@@ -369,15 +369,15 @@ func (m *Meter) responseDetails(found map[string][]byte) {
 
 // frame looks at one message of an event stream.
 func (m *Meter) frame(f frame) {
-	switch f.messageType {
+	switch string(f.messageType) {
 	case "exception":
-		m.reading.Exception = f.exceptionType
+		m.reading.Exception = string(f.exceptionType)
 		return
 	case "error":
-		m.reading.Exception = f.errorCode
+		m.reading.Exception = string(f.errorCode)
 		return
 	}
-	switch f.eventType {
+	switch string(f.eventType) {
 	case "chunk":
 		m.chunk(f.payload)
 	case "messageStop":

@@ -539,6 +539,12 @@ func TestUsageFilter(t *testing.T) {
 		{first + both + done, first + both + done},
 		{long + first + usage + long + usage + done, long + first + long + done},
 		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
+		{": one\n" + usage + done, ": one\n" + done},
+		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + ": two\r\n" + done},
+		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
+		{strings.Replace(usage, "[]", "null", 1) + done, done},
+		{strings.Replace(usage, "}}", "}", 1) + done, strings.Replace(usage, "}}", "}", 1) + done},
+		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done},
 		{"", ""},
 	}
 	for _, tt := range tests {
