@@ -225,6 +225,7 @@ func (c *call) allow(w *http.ResponseController) {
 // piece, of any other the mark of its end. cut breaks off the way to AWS.
 func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
+	meter.Request(waybill.ModelID(c.record.Model), c.body)
 	copyAnswerHeaders(w.Header(), answer.Header)
 	caller, leave := context.WithCancel(r.Context())
 	defer leave()
@@ -372,6 +373,12 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	}
 	if c.record.RequestID == "" || got.Background { // each look at a background response is the same call
 		c.record.RequestID = got.ResponseID
+	}
+	if got.Model != "" { // the answer alone tells it
+		c.record.Model, c.record.Scope = got.Model.Base(), got.Model.Scope()
+		if c.record.ModelID == "" {
+			c.record.ModelID = got.Model
+		}
 	}
 	switch {
 	case c.record.Status >= 400 || got.UnknownOperation:
