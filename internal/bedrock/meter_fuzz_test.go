@@ -143,7 +143,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, a, b int) {
 		for _, op := range []bedrock.Operation{bedrock.Converse, bedrock.InvokeModel, bedrock.ChatCompletions, bedrock.Messages, bedrock.GetResponse, bedrock.ApplyGuardrail} {
 			for _, status := range []int{200, 400} {
-				s := answer{route(op), status, headers(), body}
+				s := answer{route: route(op), status: status, header: headers(), body: body}
 				got := s.read()
 				if cut := s.read(a, b); cut != got {
 					t.Fatalf("%s, cut by %d and %d: %v\nin one piece: %v", op, a, b, fields(cut), fields(got))
@@ -154,7 +154,7 @@ func FuzzBody(f *testing.F) {
 		if !json.Valid(body) || json.Unmarshal(body, &plain) != nil || strings.Contains(string(body), `\u`) {
 			return
 		}
-		got := answer{route(bedrock.InvokeModel), 200, headers(), body}.read()
+		got := answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: body}.read()
 		var images []json.RawMessage
 		if json.Unmarshal(plain["images"], &images) == nil && bytes.Count(body, []byte(`"images"`)) == 1 && !bytes.Contains(body, []byte("artifacts")) &&
 			got.Usage.Of(waybill.OutputImage) != int64(len(images)) && !got.UnknownOperation {
@@ -175,7 +175,7 @@ func FuzzBodyUsage(f *testing.F) {
 			t.Fatalf("usage %s, told %v", usageText(got), ok)
 		}
 		var parts []json.RawMessage
-		a := answer{route(bedrock.InvokeModel), 200, headers(), body}
+		a := answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: body}
 		if json.Unmarshal(body, &parts) == nil {
 			a = eventStream(bedrock.InvokeModelWithResponseStream)
 			for _, p := range parts {
@@ -256,8 +256,8 @@ func BenchmarkMeter(b *testing.B) {
 		{"claude chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(claude, 1000)), 1000},
 		{"llama chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(llama, 1000)), 1000},
 		{"chat event", sse(bedrock.ChatCompletions, strings.Repeat(chatDelta, 1000)), 1000},
-		{"unary 16KB", answer{route(bedrock.Converse), 200, headers(), text}, 1},
-		{"image 1MB", answer{route(bedrock.InvokeModel), 200, headers(), image}, 1},
+		{"unary 16KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: text}, 1},
+		{"image 1MB", answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: image}, 1},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bb.answer.body)))

@@ -159,6 +159,7 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 // piece, of any other the mark of its end.
 func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
+	meter.Request(waybill.ModelID(c.record.Model), c.body)
 	copyAnswerHeaders(w.Header(), answer.Header)
 	flush, _ := w.(http.Flusher)
 	pooled := buffers.Get().(*[]byte)
@@ -277,6 +278,12 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	}
 	if c.record.RequestID == "" || got.Background { // each look at a background response is the same call
 		c.record.RequestID = got.ResponseID
+	}
+	if got.Model != "" { // the answer alone tells it
+		c.record.Model, c.record.Scope = got.Model.Base(), got.Model.Scope()
+		if c.record.ModelID == "" {
+			c.record.ModelID = got.Model
+		}
 	}
 	switch {
 	case c.record.Status >= 400 || got.UnknownOperation:
