@@ -40,7 +40,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
-	{"internal/control", []string{".", "internal/policy", "internal/screen"}},
+	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
 	// What we do. The three flows.
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
