@@ -11,6 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/bedrock"
 )
@@ -133,6 +135,77 @@ func FuzzServerSentEvents(f *testing.F) {
 	})
 }
 
+// FuzzUsageFilter: the events of a stream are cut apart and looked at in the plainest way
+// there is. Whatever pieces the stream comes in, after each of them the caller has every
+// whole event so far but the usage chunks, and nothing of one that is not whole.
+func FuzzUsageFilter(f *testing.F) {
+	const delta, usage = "data: {\"choices\":[{}],\"usage\":null}\n\n", "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n"
+	f.Add([]byte(delta+usage+"data: [DONE]\n\n"), uint16(3), uint16(50))
+	f.Add([]byte(strings.ReplaceAll(delta+usage, "\n", "\r\n")), uint16(1), uint16(1))
+	f.Add([]byte(": c\n"+usage+"\n\n\r\n: d\r\n\ndata: {\"choices\":[],\ndata: \"usage\":{}}\n\n"), uint16(7), uint16(2))
+	f.Add([]byte(usage+strings.TrimSpace(usage)), uint16(9), uint16(9))
+	// passed is what may have left of whole events, and how many bytes they are.
+	passed := func(stream []byte) (out []byte, n int) {
+		at := 0
+		for line := range bytes.Lines(stream) {
+			at += len(line)
+			if string(line) == "\n" || string(line) == "\r\n" { // an empty line ends an event
+				out = append(out, withoutUsage(stream[n:at])...)
+				n = at
+			}
+		}
+		return out, n
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, a, b uint16) {
+		if len(stream) > 32<<10 {
+			t.Skip("longer than a usage chunk")
+		}
+		var filter bedrock.UsageFilter
+		var got []byte
+		for i, at := 0, 0; at < len(stream); i++ {
+			n := min(len(stream)-at, 1+int([]uint16{a, b}[i%2])%200)
+			got = append(got, filter.Filter(stream[at:at+n])...)
+			at += n
+			if want, _ := passed(stream[:at]); !bytes.Equal(got, want) {
+				t.Fatalf("%q after %d bytes: %q, want %q", stream, at, got, want)
+			}
+		}
+		want, n := passed(stream)
+		want = append(want, withoutUsage(stream[n:])...)
+		if got = append(got, filter.End()...); !bytes.Equal(got, want) {
+			t.Fatalf("%q: %q, want %q", stream, got, want)
+		}
+	})
+}
+
+// withoutUsage is an event as a caller sees it who asked for no usage.
+func withoutUsage(event []byte) []byte {
+	var data, comments []string
+	for line := range strings.Lines(string(event)) {
+		text := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		if strings.HasPrefix(text, ":") {
+			comments = append(comments, line)
+		} else if field, value, _ := strings.Cut(text, ":"); field == "data" {
+			data = append(data, strings.TrimPrefix(value, " "))
+		}
+	}
+	for len(data) > 0 && data[0] == "" {
+		data = data[1:]
+	}
+	v := jsontext.Value(strings.Join(data, "\n"))
+	var members map[string]json.RawMessage
+	if !v.IsValid() || json.Unmarshal(v, &members) != nil {
+		return event
+	}
+	var choices []json.RawMessage
+	var usage map[string]json.RawMessage
+	if members["choices"] == nil || json.Unmarshal(members["choices"], &choices) != nil || len(choices) > 0 || json.Unmarshal(members["usage"], &usage) != nil || usage == nil ||
+		!bytes.Contains(event, []byte(`"usage"`)) { // its name written with escapes: no server does
+		return event
+	}
+	return []byte(strings.Join(comments, ""))
+}
+
 // FuzzBody: an answer in one JSON object is read as encoding/json reads it, and the
 // same however it is cut.
 func FuzzBody(f *testing.F) {
@@ -143,7 +216,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, a, b int) {
 		for _, op := range []bedrock.Operation{bedrock.Converse, bedrock.InvokeModel, bedrock.ChatCompletions, bedrock.Messages, bedrock.GetResponse, bedrock.ApplyGuardrail} {
 			for _, status := range []int{200, 400} {
-				s := answer{route(op), status, headers(), body}
+				s := answer{route: route(op), status: status, header: headers(), body: body}
 				got := s.read()
 				if cut := s.read(a, b); cut != got {
 					t.Fatalf("%s, cut by %d and %d: %v\nin one piece: %v", op, a, b, fields(cut), fields(got))
@@ -154,7 +227,7 @@ func FuzzBody(f *testing.F) {
 		if !json.Valid(body) || json.Unmarshal(body, &plain) != nil || strings.Contains(string(body), `\u`) {
 			return
 		}
-		got := answer{route(bedrock.InvokeModel), 200, headers(), body}.read()
+		got := answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: body}.read()
 		var images []json.RawMessage
 		if json.Unmarshal(plain["images"], &images) == nil && bytes.Count(body, []byte(`"images"`)) == 1 && !bytes.Contains(body, []byte("artifacts")) &&
 			got.Usage.Of(waybill.OutputImage) != int64(len(images)) && !got.UnknownOperation {
@@ -175,7 +248,7 @@ func FuzzBodyUsage(f *testing.F) {
 			t.Fatalf("usage %s, told %v", usageText(got), ok)
 		}
 		var parts []json.RawMessage
-		a := answer{route(bedrock.InvokeModel), 200, headers(), body}
+		a := answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: body}
 		if json.Unmarshal(body, &parts) == nil {
 			a = eventStream(bedrock.InvokeModelWithResponseStream)
 			for _, p := range parts {
@@ -256,8 +329,8 @@ func BenchmarkMeter(b *testing.B) {
 		{"claude chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(claude, 1000)), 1000},
 		{"llama chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(llama, 1000)), 1000},
 		{"chat event", sse(bedrock.ChatCompletions, strings.Repeat(chatDelta, 1000)), 1000},
-		{"unary 16KB", answer{route(bedrock.Converse), 200, headers(), text}, 1},
-		{"image 1MB", answer{route(bedrock.InvokeModel), 200, headers(), image}, 1},
+		{"unary 16KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: text}, 1},
+		{"image 1MB", answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: image}, 1},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bb.answer.body)))
