@@ -87,7 +87,7 @@ type Application struct {
 }
 
 var (
-	accountID     = regexp.MustCompile(`^[0-9]{12}$`)
+	twelveDigits     = regexp.MustCompile(`^[0-9]{12}$`)
 	regionName    = regexp.MustCompile(`^[a-z]{2,5}(-[a-z]+)+-[0-9]$`)
 	arnForm       = regexp.MustCompile(`^arn:[a-z-]+:(iam|sts)::[0-9]{12}:.+$`)
 	roleARN       = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/.+$`)
@@ -106,7 +106,7 @@ func ReadDeclaration(file string, src []byte, p *policy.Policy) (*Declaration, e
 	root := doc.Root()
 	root.Fields(map[string]func(policy.Node){
 		"version":  func(n policy.Node) { n.OneOf("1") },
-		"payer":    func(n policy.Node) { d.Payer = matching(n, accountID, "an account id has twelve digits") },
+		"payer":    func(n policy.Node) { d.Payer = matching(n, twelveDigits, "an account id has twelve digits") },
 		"accounts": func(n policy.Node) { d.readAccounts(n) },
 		"logging":  func(n policy.Node) { d.readLogging(n) },
 		"export":   func(n policy.Node) { d.readExport(n) },
@@ -170,7 +170,7 @@ func (d *Declaration) readAccounts(n policy.Node) {
 	for _, n := range n.List() {
 		var a DeclaredAccount
 		n.Fields(map[string]func(policy.Node){
-			"id": func(n policy.Node) { a.ID = matching(n, accountID, "an account id has twelve digits") },
+			"id": func(n policy.Node) { a.ID = matching(n, twelveDigits, "an account id has twelve digits") },
 			"role": func(n policy.Node) {
 				a.Role = matching(n, roleARN, "such as arn:aws:iam::111122223333:role/waybill-setup")
 			},

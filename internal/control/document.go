@@ -17,8 +17,8 @@ type document struct {
 	Statement []json.RawMessage `json:"Statement"`
 }
 
-// A statement is what is read of a statement.
-type statement struct {
+// A policyEntry is what is read of a statement of a policy.
+type policyEntry struct {
 	Sid          string
 	Effect       string
 	Principal    principals
@@ -54,7 +54,7 @@ func (p *principals) UnmarshalJSON(b []byte) error {
 }
 
 // readDocument reads a policy; an empty text is an empty policy.
-func readDocument(text string) (*document, []statement, error) {
+func readDocument(text string) (*document, []policyEntry, error) {
 	d := &document{Version: "2012-10-17"}
 	if strings.TrimSpace(text) == "" {
 		return d, nil, nil
@@ -70,7 +70,7 @@ func readDocument(text string) (*document, []statement, error) {
 	if json.Unmarshal(raw.Statement, &d.Statement) != nil {
 		d.Statement = []json.RawMessage{raw.Statement} // one statement need not be in a list
 	}
-	list := make([]statement, len(d.Statement))
+	list := make([]policyEntry, len(d.Statement))
 	for i := range d.Statement {
 		if err := json.Unmarshal(d.Statement[i], &list[i]); err != nil {
 			return nil, nil, fmt.Errorf("read statement %d of a policy: %w", i+1, err)
@@ -89,7 +89,7 @@ func (d *document) with(sid string, ours map[string]any) (string, error) {
 	}
 	out := *d
 	out.Statement = slices.DeleteFunc(slices.Clone(d.Statement), func(raw json.RawMessage) bool {
-		var s statement
+		var s policyEntry
 		return json.Unmarshal(raw, &s) == nil && s.Sid == sid
 	})
 	out.Statement = append(out.Statement, b)
@@ -104,7 +104,7 @@ func matchAny(patterns []string, text string) bool {
 // lets says whether a bucket policy lets an AWS service put an object for an account. It
 // is an estimate: of conditions it knows the two against a confused deputy, and takes
 // others for granted; what is denied it believes.
-func lets(list []statement, service, bucket, key, account, source string) bool {
+func lets(list []policyEntry, service, bucket, key, account, source string) bool {
 	allowed := false
 	for _, s := range list {
 		who := s.Principal["Service"]

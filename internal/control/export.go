@@ -106,7 +106,7 @@ func secondName(name string) string { return name + "-with-principals" }
 func exportSteps(in *Inquiry, ours *Export) []Step {
 	p, d := &in.Snapshot.Payer, in.Declaration.Export
 	steps := makeBucket(&p.Bucket.Value, d.Bucket, d.Region)
-	steps = append(steps, policyStep(&p.Bucket.Value, d.Bucket, exportSid, exportStatement(d.Bucket, p.Account), func(list []statement) bool {
+	steps = append(steps, policyStep(&p.Bucket.Value, d.Bucket, exportSid, exportStatement(d.Bucket, p.Account), func(list []policyEntry) bool {
 		return lets(list, "bcm-data-exports.amazonaws.com", d.Bucket, "*", p.Account, "arn:aws:bcm-data-exports:us-east-1:"+p.Account+":export/*")
 	})...)
 	for i := range steps {

@@ -183,7 +183,7 @@ func bucketSteps(in *Inquiry, a *AccountFacts, r *RegionFacts, bucket string) []
 		prefix = r.Logging.Value.Prefix
 	}
 	return append(steps, policyStep(&r.Bucket.Value, bucket, logSid, logStatement(bucket, prefix, a.ID, r.Region),
-		func(list []statement) bool {
+		func(list []policyEntry) bool {
 			return lets(list, "bedrock.amazonaws.com", bucket, logKey(prefix, a.ID), a.ID, fmt.Sprintf("arn:%s:bedrock:%s:%s:*", partition(r.Region), r.Region, a.ID))
 		})...)
 }
@@ -205,7 +205,7 @@ func makeBucket(b *Bucket, name, region string) []Step {
 }
 
 // policyStep adds a statement of ours to a bucket's policy, unless it is good without.
-func policyStep(b *Bucket, name, sid string, ours map[string]any, good func([]statement) bool) []Step {
+func policyStep(b *Bucket, name, sid string, ours map[string]any, good func([]policyEntry) bool) []Step {
 	d, list, err := readDocument(b.Policy)
 	if err != nil || good(list) {
 		return nil // a policy that cannot be read is not overwritten: the control says so

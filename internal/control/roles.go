@@ -163,7 +163,7 @@ func judgeTrust(in *Inquiry, report func(Finding)) {
 }
 
 // trusts says whether a trust policy allows a principal an action, conditions taken for granted.
-func trusts(list []statement, principal, action string) bool {
+func trusts(list []policyEntry, principal, action string) bool {
 	allowed := false
 	for _, s := range list {
 		if !slices.Contains(s.Principal["AWS"], principal) && !slices.Contains(s.Principal["AWS"], "*") && !slices.Contains(s.Principal["AWS"], "arn:aws:iam::"+accountOf(principal)+":root") && !slices.Contains(s.Principal["AWS"], accountOf(principal)) {
@@ -183,7 +183,7 @@ func trusts(list []statement, principal, action string) bool {
 // trustSteps rewrite a trust policy: with the gateway in it, and where only is set with
 // nobody in it who is not declared. Denials, and statements for those who are declared,
 // stay as they are written.
-func trustSteps(g *DeclaredGateway, doc *document, list []statement, name string, only bool) []Step {
+func trustSteps(g *DeclaredGateway, doc *document, list []policyEntry, name string, only bool) []Step {
 	ours := trustStatements(g)
 	var keep []any
 	var diff []string
