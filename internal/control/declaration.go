@@ -87,7 +87,7 @@ type Application struct {
 }
 
 var (
-	twelveDigits     = regexp.MustCompile(`^[0-9]{12}$`)
+	twelveDigits  = regexp.MustCompile(`^[0-9]{12}$`)
 	regionName    = regexp.MustCompile(`^[a-z]{2,5}(-[a-z]+)+-[0-9]$`)
 	arnForm       = regexp.MustCompile(`^arn:[a-z-]+:(iam|sts)::[0-9]{12}:.+$`)
 	roleARN       = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/.+$`)
