@@ -588,12 +588,12 @@ func readTrail(path string) ([]control.Sighting, error) {
 }
 
 func radarText(out io.Writer, r *control.RadarReport, most int) {
-	show := func(title string, ours bool) {
+	show := func(title string, is func(*control.Suspect) bool) {
 		t := rightTable(out, 2, "principal", "billed", "metered", "calls", "since", "until", "seen in", "would be", "why")
 		n, more := 0, control.Tally{}
 		for i := range r.Suspects {
 			s := &r.Suspects[i]
-			if (s.Ours != "") != ours {
+			if !is(s) {
 				continue
 			}
 			if n++; n > most {
@@ -602,7 +602,7 @@ func radarText(out io.Writer, r *control.RadarReport, most int) {
 				continue
 			}
 			why := s.Why
-			if ours {
+			if s.Ours != "" {
 				why = s.Ours + "; " + why
 			}
 			t.AppendRow(table.Row{s.Principal, cents(s.Billed), cents(s.Metered), s.Calls, date(s.First), date(s.Last), strings.Join(s.Sources, ", "), s.Verdict, why})
@@ -616,8 +616,9 @@ func radarText(out io.Writer, r *control.RadarReport, most int) {
 			fmt.Fprintln(out)
 		}
 	}
-	show("round the gateway", false)
-	show("ours", true)
+	show("round the gateway", func(s *control.Suspect) bool { return s.Ours == "" && s.Spends })
+	show("seen to do nothing that costs money", func(s *control.Suspect) bool { return s.Ours == "" && !s.Spends })
+	show("ours", func(s *control.Suspect) bool { return s.Ours != "" })
 	if r.Round.Principals == 0 {
 		fmt.Fprintln(out, "nobody was seen to go round the gateway")
 	} else {

@@ -78,14 +78,18 @@ type Suspect struct {
 	Actions  []string      `json:"actions"`
 	Sessions int           `json:"sessions"` // distinct session names
 	Bearer   bool          `json:"bearer"`
+	// Spends says that it was seen to do what costs money; others only look.
+	Spends bool `json:"spends"`
 }
 
 // RadarReport is who was seen, what goes round the gateway first and by dollars.
 type RadarReport struct {
 	Suspects []Suspect `json:"principals"`
-	// Round sums the principals that are not ours.
-	Round Tally `json:"round"`
-	Ours  Tally `json:"ours"`
+	// Round sums the principals that are not ours and spend, Looking those that are not ours
+	// and were seen to do nothing that costs money.
+	Round   Tally `json:"round"`
+	Ours    Tally `json:"ours"`
+	Looking Tally `json:"looking"`
 	// Unnamed are dollars of the bill without a principal: rows from before the export had
 	// the column, and charges that calls do not bear.
 	Unnamed waybill.Money `json:"unnamed"`
@@ -157,6 +161,8 @@ func Radar(o RadarOptions, sightings []Sighting) (*RadarReport, error) {
 		switch {
 		case s.Ours != "":
 			out.Ours.add(&s)
+		case !s.Spends:
+			out.Looking.add(&s)
 		default:
 			out.Round.add(&s)
 		}
@@ -171,10 +177,13 @@ func Radar(o RadarOptions, sightings []Sighting) (*RadarReport, error) {
 	}
 	slices.SortStableFunc(out.Suspects, func(x, y Suspect) int {
 		rank := func(s Suspect) int {
-			if s.Ours == "" {
+			switch {
+			case s.Ours == "" && s.Spends:
 				return 0
+			case s.Ours == "":
+				return 1
 			}
-			return 1
+			return 2
 		}
 		return cmp.Or(cmp.Compare(rank(x), rank(y)), y.Billed.Cmp(x.Billed), y.Metered.Cmp(x.Metered), cmp.Compare(y.Calls, x.Calls))
 	})
@@ -219,6 +228,7 @@ func (r *radar) judge(key string, seen []*Sighting) (Suspect, error) {
 			s.Calls += x.Calls
 		}
 		s.Billed, s.Metered = s.Billed.Add(x.Billed), s.Metered.Add(x.Metered)
+		s.Spends = s.Spends || !x.Refused && (closedBy(x.Action) != "" || !x.Billed.IsZero())
 		if !x.First.IsZero() && (s.First.IsZero() || x.First.Before(s.First)) {
 			s.First = x.First
 		}

@@ -77,7 +77,7 @@ func TestRadar(t *testing.T) {
 	if total.String() != "120.500000000000000001" {
 		t.Errorf("adds up to %s", total)
 	}
-	if report.Breaks != 3 || report.BreaksOurs != 0 || report.Undecided != 1 || report.Ours.Principals != 2 {
+	if report.Breaks != 3 || report.BreaksOurs != 0 || report.Undecided != 1 || report.Ours.Principals != 2 || report.Looking.Principals != 3 || report.Round.Principals != 5 {
 		t.Errorf("%+v", report)
 	}
 }
@@ -135,4 +135,24 @@ func TestReadCloudTrail(t *testing.T) {
 	if _, _, err := ReadCloudTrail("x", strings.NewReader(`{"Records":[`)); err == nil || !strings.Contains(err.Error(), "x") {
 		t.Errorf("a cut file: %v", err)
 	}
+}
+
+// Whatever a file holds, reading it ends, and what is read can be judged.
+func FuzzReadCloudTrail(f *testing.F) {
+	f.Add(`{"Records":[{"eventTime":"2026-10-05T10:00:00Z","eventSource":"bedrock.amazonaws.com","eventName":"Converse","userIdentity":{"type":"IAMUser","arn":"arn:aws:iam::111122223333:user/u"}}]}`)
+	f.Add(`{"Events":[{"CloudTrailEvent":"{\"eventSource\":\"bedrock.amazonaws.com\",\"eventName\":\"InvokeModel\",\"userIdentity\":{\"type\":\"AWSService\",\"invokedBy\":\"x.amazonaws.com\"}}"}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		seen, _, err := ReadCloudTrail("fuzz", strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		g := &Guard{Gateway: "arn:aws:iam::111122223333:role/waybill/gateway", Roles: []string{"arn:aws:iam::111122223333:role/waybill/bedrock"}}
+		if report, err := Radar(RadarOptions{Guard: g}, seen); err == nil && len(seen) > 0 && len(report.Suspects) == 0 {
+			for _, s := range seen {
+				if s.Principal != "" {
+					t.Fatalf("%+v is lost", s)
+				}
+			}
+		}
+	})
 }
