@@ -37,6 +37,7 @@ type generation struct {
 	tools    []tool
 	calls    *tool // the one that is called, if any
 	thinking bool  // the model thinks first
+	searches int64 // of the web, on the way
 	cut      bool  // the output stopped at its limit
 }
 
