@@ -56,6 +56,7 @@ var allowed = []struct {
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
 	{"internal/demo", []string{"internal/fakeaws"}},
+	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/gateway"}},

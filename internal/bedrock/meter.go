@@ -280,12 +280,7 @@ func (m *Meter) readMembers() {
 		if !inBody {
 			body, inBody = familyUsage(s.found)
 		}
-		if images := int64(s.lengths["images"] + s.lengths["artifacts"]); images > 0 {
-			if !inBody {
-				body, inBody = waybill.NewUsage(), true
-			}
-			body = body.With(waybill.OutputImage, images)
-		}
+		body, inBody = withImages(body, inBody, s.lengths)
 		if v, ok := headerUsage(m.header, body, inBody, m.embeds()); ok {
 			r.Usage, r.From = v, "headers"
 			return
@@ -304,6 +299,18 @@ func (m *Meter) readMembers() {
 	case m.background:
 		m.reason = "the response is made in the background: a later look at it tells"
 	}
+}
+
+// withImages adds the images of an answer to its usage, which is known if it has any.
+func withImages(u waybill.Usage, known bool, lengths map[string]int) (waybill.Usage, bool) {
+	images := int64(lengths["images"] + lengths["artifacts"])
+	if images == 0 {
+		return u, known
+	}
+	if !known {
+		u = waybill.NewUsage()
+	}
+	return u.With(waybill.OutputImage, images), true
 }
 
 // embeds reports whether the answer is that of an embedding model, which tells input
@@ -635,10 +642,11 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	if outputBody[0] == '{' {
 		s := memberScanner{want: wanted}
 		s.Write(outputBody)
-		if v, ok := anyUsage(s.found["usage"]); ok {
-			return v, true
+		v, ok := anyUsage(s.found["usage"])
+		if !ok {
+			v, ok = familyUsage(s.found)
 		}
-		return familyUsage(s.found)
+		return withImages(v, ok, s.lengths)
 	}
 	var chunks []json.RawMessage
 	if outputBody[0] != '[' || json.Unmarshal(outputBody, &chunks) != nil {

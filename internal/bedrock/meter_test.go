@@ -571,6 +571,8 @@ func TestBodyUsage(t *testing.T) {
 		{`{"usage":{"input_tokens":4,"output_tokens":3,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}`, `{"input":4,"output":3,"cache_write_1h":5}`},
 		{`{"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":3,"total_tokens":13}}`, `{"input":6,"output":3,"cache_read":4}`},
 		{`{"inputTextTokenCount":7,"results":[{"tokenCount":20}]}`, `{"input":7,"output":20}`},
+		{`{"images":["aGk=","aGk="]}`, `{"output_image":2}`},
+		{`[{"contentBlockDelta":{}},{"metadata":{"usage":{"inputTokens":4,"outputTokens":5}}}]`, `{"input":4,"output":5}`},
 		{`[{"type":"message_start","message":{"usage":{"input_tokens":1,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}},
 		   {"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":1,"outputTokenCount":2,"cacheWriteInputTokenCount":5}}]`, `{"input":1,"output":2,"cache_write_1h":5}`},
 		{`[{"type":"message_start","message":{"usage":{"input_tokens":1}}}]`, `null`},
