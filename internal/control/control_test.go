@@ -91,7 +91,7 @@ func (l *ledgerOf) Evidence(_ context.Context, since, until time.Time) (*Evidenc
 	return &e, nil
 }
 
-func money(s string) waybill.Money {
+func usd(s string) waybill.Money {
 	m, err := waybill.ParseMoney(s)
 	if err != nil {
 		panic(err)
@@ -109,13 +109,13 @@ func day() waybill.Day {
 }
 
 func goodEvidence() Evidence {
-	return Evidence{Currency: "USD", Total: money("100"), PeakSessions: 40,
+	return Evidence{Currency: "USD", Total: usd("100"), PeakSessions: 40,
 		Days: []DayUse{
-			{Day: day(), Account: member, Region: "us-east-1", Endpoint: waybill.Runtime, Model: "anthropic.claude-sonnet-4-6", Calls: 100, Input: 10000, Output: 5000, Cost: money("80")},
-			{Day: day(), Account: member, Region: "us-east-1", Endpoint: waybill.Mantle, Model: "openai.gpt-oss-120b", Calls: 10, Input: 1000, Output: 500, Cost: money("20")}},
-		Keys: []KeyUsage{{Key: "team", Carrier: "session", Calls: 99, Cost: money("99"), Distinct: 2}, {Key: "team", Carrier: "request", Calls: 99, Cost: money("99"), Distinct: 2},
-			{Key: "application", Carrier: "resource", Calls: 30, Cost: money("30"), Distinct: 1}},
-		Values: []ValueUsage{{Key: "team", Value: "payments", Source: "gateway", Calls: 60, Cost: money("60")}, {Key: "feature", Value: "search-box", Source: "log", Calls: 10, Cost: money("10")}}}
+			{Day: day(), Account: member, Region: "us-east-1", Endpoint: waybill.Runtime, Model: "anthropic.claude-sonnet-4-6", Calls: 100, Input: 10000, Output: 5000, Cost: usd("80")},
+			{Day: day(), Account: member, Region: "us-east-1", Endpoint: waybill.Mantle, Model: "openai.gpt-oss-120b", Calls: 10, Input: 1000, Output: 500, Cost: usd("20")}},
+		Keys: []KeyUsage{{Key: "team", Carrier: "session", Calls: 99, Cost: usd("99"), Distinct: 2}, {Key: "team", Carrier: "request", Calls: 99, Cost: usd("99"), Distinct: 2},
+			{Key: "application", Carrier: "resource", Calls: 30, Cost: usd("30"), Distinct: 1}},
+		Values: []ValueUsage{{Key: "team", Value: "payments", Source: "gateway", Calls: 60, Cost: usd("60")}, {Key: "feature", Value: "search-box", Source: "log", Calls: 10, Cost: usd("10")}}}
 }
 
 func newSetting(t *testing.T) *setting {
@@ -424,22 +424,22 @@ var cases = []controlCase{
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "log-gaps", says: "not in the log",
 		breaks: func(s *setting) {
-			s.ledger.evidence.Gaps = []Gap{{Account: member, Region: "us-east-1", From: day().Start(), To: day().Start().Add(time.Hour), Calls: 7, Cost: money("3")}}
+			s.ledger.evidence.Gaps = []Gap{{Account: member, Region: "us-east-1", From: day().Start(), To: day().Start().Add(time.Hour), Calls: 7, Cost: usd("3")}}
 		},
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "sensitive-values", says: "an e-mail address",
 		breaks: func(s *setting) {
-			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "feature", Value: "ann@example.com", Source: "log", Calls: 2, Cost: money("1")})
+			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "feature", Value: "ann@example.com", Source: "log", Calls: 2, Cost: usd("1")})
 		},
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "vocabulary", says: "not one of the key's",
 		breaks: func(s *setting) {
-			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "environment", Value: "prod", Source: "log", Calls: 2, Cost: money("1")})
+			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "environment", Value: "prod", Source: "log", Calls: 2, Cost: usd("1")})
 		},
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "vocabulary", says: "no key of that name",
 		breaks: func(s *setting) {
-			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "Team", Value: "payments", Source: "log", Calls: 2, Cost: money("1")})
+			s.ledger.evidence.Values = append(s.ledger.evidence.Values, ValueUsage{Key: "Team", Value: "payments", Source: "log", Calls: 2, Cost: usd("1")})
 		},
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "cardinality", says: "5000 values",
@@ -447,7 +447,7 @@ var cases = []controlCase{
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 	{control: "tag-coverage", says: "89.9 %",
 		breaks: func(s *setting) {
-			s.ledger.evidence.Keys[0].Cost, s.ledger.evidence.Keys[1].Cost = money("89.99"), money("89.99")
+			s.ledger.evidence.Keys[0].Cost, s.ledger.evidence.Keys[1].Cost = usd("89.99"), usd("89.99")
 		},
 		byHand: func(s *setting) { s.ledger.evidence = goodEvidence() }},
 }
