@@ -298,5 +298,5 @@ func (c *call) close(ctx context.Context) {
 	if err := c.g.Journal.Close(context.WithoutCancel(ctx), c.record); err != nil {
 		c.g.Log.Error("a call was not recorded as closed", "call_id", c.record.CallID, "request_id", c.record.RequestID, "err", err)
 	}
-	c.g.Metrics.ended(&c.record)
+	c.g.Metrics.ended(c)
 }

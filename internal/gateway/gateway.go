@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -84,12 +85,27 @@ type Config struct {
 	// InsertUsage asks Chat Completions streams for their usage where the caller did
 	// not; the extra event reaches the caller, who may ignore it.
 	InsertUsage bool
+	Limits      Limits
+	Timeouts    Timeouts
+	OnFailure   []FailureRule
+	Prices      Prices // nil: no call has a price
+	Estimate    Estimate
 	// ProfileOnMessages lets targets put application inference profiles on the Messages API
 	// of bedrock-runtime, where AWS does not document them.
 	ProfileOnMessages bool
 	// WorkspaceHeaders are the spellings of the header that chooses a workspace on the
 	// Messages API; nil means all that AWS has written.
 	WorkspaceHeaders []string
+}
+
+// Timeouts bound how long each step of a call may take. The zero value is the defaults.
+type Timeouts struct {
+	// FirstByte is for AWS to begin its answer; 0 means fifteen minutes.
+	FirstByte map[waybill.Endpoint]time.Duration
+	// Idle is for AWS to say something more once it has begun; 0 means five minutes.
+	Idle time.Duration
+	// Call is for all of a call; 0 means an hour.
+	Call time.Duration
 }
 
 // A Gateway is an http.Handler for callers.
@@ -108,8 +124,9 @@ type Gateway struct {
 	// nothing. Reload gives it the new policy.
 	Guard *policy.Guard
 
-	mu     sync.RWMutex // guards config
+	mu     sync.RWMutex // guards config and limits
 	config *Config
+	limits *limiter
 	calls  sync.WaitGroup
 }
 
@@ -117,7 +134,7 @@ type Gateway struct {
 func (g *Gateway) Reload(c *Config) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.config = c
+	g.config, g.limits = c, g.limits.next(c.Limits)
 	if g.Guard != nil {
 		g.Guard.Use(c.Policy)
 	}
@@ -127,6 +144,12 @@ func (g *Gateway) current() *Config {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.config
+}
+
+func (g *Gateway) inForce() (*Config, *limiter) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.config, g.limits
 }
 
 // Policy is the tag policy in force.
@@ -139,6 +162,8 @@ func (g *Gateway) Wait() { g.calls.Wait() }
 type call struct {
 	g         *Gateway
 	config    *Config
+	limits    *limiter
+	held      int64 // bytes of the limits' room that the body takes
 	started   time.Time
 	route     bedrock.Route
 	principal waybill.Principal
@@ -152,7 +177,10 @@ type call struct {
 	target    *Target
 	// modelInBody is the profile that takes the place of the body's model; empty means none.
 	modelInBody string
+	cost        waybill.Money
+	priced      bool
 	addUsage    bool // stream_options.include_usage was put in
+	entered     bool // it has a place among its caller's calls
 	broker      bool // it asks for a session, not for an answer
 }
 
@@ -160,19 +188,35 @@ type call struct {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.calls.Add(1)
 	defer g.calls.Done()
-	c := &call{g: g, config: g.current(), started: g.Now()}
+	c := &call{g: g, started: g.Now()}
+	c.config, c.limits = g.inForce()
+	defer c.release()
+	defer g.Metrics.began()()
 	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
 		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
 	// A stranger may not hold a connection open with a body that never ends.
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(c.started.Add(or(c.config.BodyTimeout, 5*time.Minute))) // where the server has no deadlines, it has none
-	if err := c.admit(r); err != nil {
+	defer c.limits.leave()
+	err := c.limits.enter()
+	if err == nil {
+		err = c.admit(r)
+	}
+	defer c.leave()
+	if err != nil {
 		c.refuse(w, r, err) // the deadline stays: the server still reads what is left of the body
 		return
 	}
 	_ = deadline.SetReadDeadline(time.Time{})
 	c.forward(w, r)
+}
+
+// leave gives a call's place among its caller's back.
+func (c *call) leave() {
+	if c.entered {
+		c.limits.leaveAs(c.record.Principal)
+	}
 }
 
 // newCallID is a UUIDv7: it sorts by time.
@@ -198,11 +242,19 @@ func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 // admit asks the questions in their order. What it returns is a *waybill.Error.
 func (c *call) admit(r *http.Request) error {
+	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock"))
+	if err := c.limits.checkHead(r); err != nil {
+		return err
+	}
 	var err error
 	if c.principal, err = c.g.Callers.Authenticate(r); err != nil {
 		return err
 	}
 	c.record.Principal, c.record.Issuer, c.record.KeyID = c.principal.Subject, c.principal.Issuer, c.principal.KeyID
+	if err := c.limits.enterAs(c.record.Principal); err != nil {
+		return err
+	}
+	c.entered = c.limits.CallsPerCaller > 0
 	if err := c.findRoute(r); err != nil {
 		return err
 	}
@@ -246,6 +298,9 @@ func (c *call) admit(r *http.Request) error {
 		return err
 	}
 	c.aim()
+	if err := c.unpriced(); err != nil {
+		return err
+	}
 	if c.modelInBody != "" {
 		body = parsed.WithModel(c.modelInBody)
 		if parsed, err = bedrock.ReadBody(body, c.route); err != nil {
@@ -304,9 +359,12 @@ func (c *call) readBody(r *http.Request) ([]byte, error) {
 	var body []byte
 	var err error
 	if r.ContentLength >= 0 {
+		if err := c.hold(r.Context(), r.ContentLength); err != nil {
+			return nil, err
+		}
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(r.Body, body)
-	} else if body, err = io.ReadAll(io.LimitReader(r.Body, limit+1)); int64(len(body)) > limit {
+	} else if body, err = c.readAll(r, limit); errors.Is(err, errTooLong) {
 		return nil, tooLarge
 	}
 	if e, ok := errors.AsType[*waybill.Error](err); ok {
@@ -345,7 +403,9 @@ func (c *call) decide(asked []policy.Asked) error {
 		return nil
 	}
 	if e := d.Refusal(); e != nil {
-		return e
+		if err := c.violated(e); err != nil {
+			return err
+		}
 	}
 	if env, ok := d.Tags.Get("environment"); ok && len(c.principal.Environments) > 0 {
 		for _, p := range c.principal.Environments {
@@ -388,12 +448,24 @@ func (c *call) chooseRole() error {
 			c.session.SessionName = name
 		}
 		c.record.SessionName = c.session.SessionName
-		if parts := strings.SplitN(role.ARN, ":", 6); len(parts) == 6 {
-			c.record.Account = parts[4]
-		}
+		c.record.Account = accountOf(role.ARN)
 		return nil
 	}
 	return &waybill.Error{Kind: waybill.Denied, Code: "WB1305", Message: "no role is meant for this call", Hint: "ask the gateway's operator to add one under roles"}
+}
+
+// accountOf is the account of a role.
+func accountOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[4]
+	}
+	return ""
+}
+
+// without takes one out of a list with commas.
+func without(list, one string) string {
+	parts := strings.Split(list, ",")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == one }), ",")
 }
 
 // stamp puts the tags on the call.
@@ -444,12 +516,12 @@ func (c *call) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Err != nil {
 		c.g.Log.Warn("call refused", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	}
-	if e.Kind != waybill.Unauthenticated { // strangers cannot fill the journal
+	if e.Kind != waybill.Unauthenticated && c.record.Principal != "" { // strangers cannot fill the journal
 		if err := c.g.Journal.Close(context.WithoutCancel(r.Context()), c.record); err != nil {
 			c.g.Log.Error("a refusal was not recorded", "call_id", c.record.CallID, "err", err)
 		}
 	}
-	c.g.Metrics.ended(&c.record)
+	c.g.Metrics.ended(c)
 	for name, values := range header {
 		w.Header()[name] = values
 	}
