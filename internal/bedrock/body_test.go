@@ -214,6 +214,9 @@ func FuzzStamp(f *testing.F) {
 			t.Fatalf("%q: member there: %v", out, there)
 		}
 		if stamp.Len() > 0 {
+			if start, end := placeOf(t, body, "requestMetadata"); len(out) < start+len(body)-end || !bytes.HasPrefix(out, body[:start]) || !bytes.HasSuffix(out, body[end:]) {
+				t.Fatalf("%q became %q: it moved bytes outside %d to %d", body, out, start, end)
+			}
 			var got map[string]string
 			if err := json.Unmarshal(after["requestMetadata"], &got); err != nil || !waybill.TagsFromMap(got).Equal(again.Metadata) {
 				t.Fatalf("%q: %v, read again %s", out, err, again.Metadata.Canonical())
