@@ -90,6 +90,10 @@ type Config struct {
 	OnFailure   []FailureRule
 	Prices      Prices // nil: no call has a price
 	Estimate    Estimate
+	// MantleMetadata puts the request's tags and the call's id into the body of Chat
+	// Completions and Responses on bedrock-mantle, as the member metadata: CloudTrail's data
+	// events have it.
+	MantleMetadata bool
 	// ProfileOnMessages lets targets put application inference profiles on the Messages API
 	// of bedrock-runtime, where AWS does not document them.
 	ProfileOnMessages bool
@@ -301,12 +305,6 @@ func (c *call) admit(r *http.Request) error {
 	if err := c.unpriced(); err != nil {
 		return err
 	}
-	if c.modelInBody != "" {
-		body = parsed.WithModel(c.modelInBody)
-		if parsed, err = bedrock.ReadBody(body, c.route); err != nil {
-			return err
-		}
-	}
 	c.body = body
 	return c.stamp(parsed)
 }
@@ -491,15 +489,37 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 	} else if c.record.Profile != "" {
 		carried = append(carried, "resource")
 	}
-	c.record.Carried = strings.Join(carried, ",")
-	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
-		body, err := parsed.WithUsage()
-		if err != nil {
-			return err
-		}
-		c.body, c.addUsage = body, true
+	edits := bedrock.Edits{Model: c.modelInBody}
+	if c.config.MantleMetadata && c.record.Endpoint == waybill.Mantle && (c.route.Operation == bedrock.ChatCompletions || c.route.Operation == bedrock.Responses) {
+		edits.Metadata = c.trail()
+		carried = append([]string{"request"}, carried...)
 	}
+	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
+		edits.Usage, c.addUsage = true, true
+	}
+	c.record.Carried = strings.Join(carried, ",")
+	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 {
+		return nil
+	}
+	body, err := parsed.Edit(edits)
+	if err != nil {
+		return err
+	}
+	c.body = body
 	return nil
+}
+
+// trailKey is the pair of the member metadata that joins a call to its CloudTrail event.
+const trailKey = "waybill_call"
+
+// trail is what goes into a mantle call's member metadata: the request's tags, and the
+// call's id if there is room for it.
+func (c *call) trail() waybill.Tags {
+	tags := c.decision.Request
+	if tags.Len() >= 16 {
+		return tags
+	}
+	return waybill.NewTags(append(tags.List(), waybill.Tag{Key: trailKey, Value: c.record.CallID})...)
 }
 
 // refuse answers for the gateway itself, in the shape that the caller's SDK reads, and
