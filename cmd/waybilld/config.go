@@ -220,6 +220,7 @@ func readConfig(path string) (*config, error) {
 				"header":    func(n policy.Node) { c.timeouts.header = duration(n) },
 				"connect":   func(n policy.Node) { c.timeouts.connect = duration(n) },
 				"tls":       func(n policy.Node) { c.timeouts.tls = duration(n) },
+				"write":     func(n policy.Node) { c.gateway.WriteTimeout = duration(n) },
 				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
 			})
 		},

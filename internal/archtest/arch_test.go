@@ -41,7 +41,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
-	{"internal/control", []string{".", "internal/policy", "internal/screen"}},
+	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
 	// What we do. The three flows.
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
@@ -57,6 +57,7 @@ var allowed = []struct {
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
 	{"internal/demo", []string{"internal/fakeaws"}},
+	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/gateway"}},

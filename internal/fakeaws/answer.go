@@ -4,10 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
-	"time"
 )
 
 // use makes up the usage of a call: it depends on its body alone.
@@ -25,8 +22,13 @@ func (a *admitted) use(call *Call) {
 			call.CacheRead = part
 		}
 	}
+	switch a.family.makes {
+	case "image", "ranking":
+		call.CacheRead, call.CacheWrite5m, call.CacheWrite1h = 0, 0, 0
+		return
+	}
 	call.InputTokens = max(total, 1)
-	if a.family == "embed" {
+	if a.family.makes == "vector" {
 		return
 	}
 	limit := a.maxTokens
@@ -39,9 +41,9 @@ func (a *admitted) use(call *Call) {
 var vocabulary = strings.Fields("freight ledger invoice carrier pallet manifest weight origin route parcel depot quay label seal lading tariff berth crane hull cargo")
 
 // words are the pieces of an answer, made up from the seed.
-func (a *admitted) words(n int) []string {
+func words(seed uint64, n int) []string {
 	out := make([]string, n)
-	s := a.seed
+	s := seed
 	for i := range out {
 		var b strings.Builder
 		for range 5 {
@@ -58,29 +60,37 @@ func pad(seed uint64, i int) string {
 	return letters[:1+(seed>>uint(i%32))%60]
 }
 
-// answer sends the answer, and reports whether the client was gone before its end. The
-// usage is the same either way: what was generated is billed.
-func (a *admitted) answer(w *World, rw http.ResponseWriter, out io.Writer, r *http.Request, call *Call, exception string) (left bool) {
-	a.use(call)
-	for _, n := range []*int64{&call.InputTokens, &call.OutputTokens, &call.CacheRead, &call.CacheWrite5m, &call.CacheWrite1h} {
+// scale multiplies the usage of a call as the world has it.
+func (w *World) scale(call *Call) {
+	for _, n := range []*int64{&call.InputTokens, &call.OutputTokens, &call.Reasoning, &call.CacheRead, &call.CacheWrite5m, &call.CacheWrite1h, &call.CacheWrite30m} {
 		*n *= w.config.Scale
 	}
+}
+
+// answer sends the answer of an operation on a model. The usage is the same whether the
+// client stays or not: what was generated is billed.
+func (a *admitted) answer(x *exchange) (left bool) {
+	call := x.call
+	a.use(call)
+	x.w.scale(call)
 	if call.Streamed {
-		return a.stream(w, rw, out, r, call, exception)
+		return a.stream(x)
 	}
 	var body any
-	words := a.words(w.config.Chunks)
-	text := strings.Join(words, "")
-	h := rw.Header()
+	text := strings.Join(x.words(a.seed), "")
+	h := x.rw.Header()
 	if a.converse {
 		body = obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
 			"usage": converseUsage(call), "metrics": obj{"latencyMs": 100 + a.seed%900}, "serviceTier": obj{"type": call.Tier}}
 	} else {
-		h.Set("X-Amzn-Bedrock-Input-Token-Count", fmt.Sprint(call.InputTokens))
-		if a.family != "embed" {
+		counted := !x.fault.NoTokenCount && call.InputTokens > 0
+		if counted {
+			h.Set("X-Amzn-Bedrock-Input-Token-Count", fmt.Sprint(call.InputTokens))
+		}
+		if counted && a.family.makes == "text" {
 			h.Set("X-Amzn-Bedrock-Output-Token-Count", fmt.Sprint(call.OutputTokens))
 		}
-		if a.cached > 0 {
+		if counted && a.cached > 0 {
 			h.Set("X-Amzn-Bedrock-Cache-Read-Input-Token-Count", fmt.Sprint(call.CacheRead))
 			h.Set("X-Amzn-Bedrock-Cache-Write-Input-Token-Count", fmt.Sprint(call.CacheWrite5m+call.CacheWrite1h))
 		}
@@ -93,12 +103,7 @@ func (a *admitted) answer(w *World, rw http.ResponseWriter, out io.Writer, r *ht
 		}
 		body = a.invokeBody(text, call)
 	}
-	b := encode(body)
-	call.ResponseBody = b
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(len(b)))
-	_, err := out.Write(b)
-	return err != nil || r.Context().Err() != nil
+	return x.json(body)
 }
 
 type obj map[string]any
@@ -133,7 +138,7 @@ func claudeUsage(c *Call, output int64) obj {
 }
 
 func (a *admitted) invokeBody(text string, c *Call) obj {
-	switch a.family {
+	switch a.family.name {
 	case "claude":
 		return obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "model": "claude",
 			"content": []any{obj{"type": "text", "text": text}}, "stop_reason": "end_turn", "usage": claudeUsage(c, c.OutputTokens)}
@@ -144,6 +149,9 @@ func (a *admitted) invokeBody(text string, c *Call) obj {
 	case "llama":
 		return obj{"generation": text, "prompt_token_count": c.InputTokens, "generation_token_count": c.OutputTokens, "stop_reason": "stop"}
 	}
+	if a.family.name != "embed" {
+		return a.body(text, c)
+	}
 	vector := make([]float64, 16)
 	for i := range vector {
 		vector[i] = float64(int64(a.seed>>uint(i))%1000) / 1000
@@ -152,38 +160,18 @@ func (a *admitted) invokeBody(text string, c *Call) obj {
 }
 
 // stream sends an event stream.
-func (a *admitted) stream(w *World, rw http.ResponseWriter, out io.Writer, r *http.Request, call *Call, exception string) (left bool) {
-	h := rw.Header()
-	h.Set("Content-Type", "application/vnd.amazon.eventstream")
+func (a *admitted) stream(x *exchange) (left bool) {
 	if !a.converse {
-		h.Set("X-Amzn-Bedrock-Content-Type", "application/json")
+		x.rw.Header().Set("X-Amzn-Bedrock-Content-Type", "application/json")
 	}
-	rw.WriteHeader(200)
-	events, log := a.events(w.config.Chunks, call)
-	call.ResponseBody = encode(log)
+	events, log := a.events(x)
+	x.call.ResponseBody = encode(log)
+	frames := make([][]byte, len(events))
 	for i, e := range events {
-		if exception != "" && i == len(events)-2 {
-			_, err := out.Write(Frame("exception", exception, encode(obj{"message": "the stream failed"})))
-			return err != nil
-		}
-		pace := w.config.Pace
-		if w.config.PaceFor != nil {
-			pace += w.config.PaceFor(*call)
-		}
-		if pace > 0 && i > 0 {
-			time.Sleep(pace)
-		}
-		if r.Context().Err() != nil {
-			return true
-		}
-		if _, err := out.Write(Frame("event", e.kind, e.payload)); err != nil {
-			return true
-		}
-		if f, ok := rw.(http.Flusher); ok {
-			f.Flush()
-		}
+		frames[i] = Frame("event", e.kind, e.payload)
 	}
-	return r.Context().Err() != nil
+	failed := Frame("exception", x.fault.Exception, encode(obj{"message": "the stream failed"}))
+	return x.stream("application/vnd.amazon.eventstream", frames, failed)
 }
 
 type streamEvent struct {
@@ -192,8 +180,8 @@ type streamEvent struct {
 }
 
 // events are the messages of a stream, and its answer as the log keeps it.
-func (a *admitted) events(chunks int, c *Call) (events []streamEvent, log any) {
-	words := a.words(chunks)
+func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
+	words, c := x.words(a.seed), x.call
 	latency := 100 + a.seed%900
 	if a.converse {
 		add := func(kind string, o obj) {
@@ -215,7 +203,7 @@ func (a *admitted) events(chunks int, c *Call) (events []streamEvent, log any) {
 		metrics["cacheReadInputTokenCount"], metrics["cacheWriteInputTokenCount"] = c.CacheRead, c.CacheWrite5m+c.CacheWrite1h
 	}
 	var parts []any
-	switch a.family {
+	switch a.family.name {
 	case "claude":
 		parts = append(parts, obj{"type": "message_start", "message": obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "content": []any{}, "usage": claudeUsage(c, 1)}},
 			obj{"type": "content_block_start", "index": 0, "content_block": obj{"type": "text", "text": ""}})
@@ -224,14 +212,14 @@ func (a *admitted) events(chunks int, c *Call) (events []streamEvent, log any) {
 		}
 		parts = append(parts, obj{"type": "content_block_stop", "index": 0},
 			obj{"type": "message_delta", "delta": obj{"stop_reason": "end_turn", "stop_sequence": nil}, "usage": obj{"output_tokens": max(c.OutputTokens-1, 1)}},
-			obj{"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})
+			obj{"type": "message_stop"})
 	case "nova":
 		parts = append(parts, obj{"messageStart": obj{"role": "assistant"}})
 		for _, t := range words {
 			parts = append(parts, obj{"contentBlockDelta": obj{"delta": obj{"text": t}, "contentBlockIndex": 0}})
 		}
 		parts = append(parts, obj{"messageStop": obj{"stopReason": "end_turn"}},
-			obj{"metadata": obj{"usage": converseUsage(c), "metrics": obj{}}, "amazon-bedrock-invocationMetrics": metrics})
+			obj{"metadata": obj{"usage": converseUsage(c), "metrics": obj{}}})
 	case "llama":
 		for i, t := range words {
 			p := obj{"generation": t, "prompt_token_count": nil, "generation_token_count": i + 1, "stop_reason": nil}
@@ -240,7 +228,12 @@ func (a *admitted) events(chunks int, c *Call) (events []streamEvent, log any) {
 			}
 			parts = append(parts, p)
 		}
-		parts = append(parts, obj{"generation": "", "prompt_token_count": nil, "generation_token_count": c.OutputTokens, "stop_reason": "stop", "amazon-bedrock-invocationMetrics": metrics})
+		parts = append(parts, obj{"generation": "", "prompt_token_count": nil, "generation_token_count": c.OutputTokens, "stop_reason": "stop"})
+	default:
+		parts = a.parts(words, c)
+	}
+	if last, ok := parts[len(parts)-1].(obj); ok && !x.fault.NoTokenCount {
+		last["amazon-bedrock-invocationMetrics"] = metrics
 	}
 	for i, p := range parts {
 		events = append(events, streamEvent{"chunk", encode(obj{"bytes": base64.StdEncoding.EncodeToString(encode(p)), "p": pad(a.seed, i)})})

@@ -6,102 +6,20 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
 const maxInvokeBody = 25_000_000
-
-// runtime answers bedrock-runtime.
-func (w *World) runtime(rw http.ResponseWriter, r *http.Request) {
-	started := time.Now()
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxInvokeBody+1))
-	if err != nil {
-		return
-	}
-	cred, s, no := w.verify(r, body, "bedrock")
-	call := Call{RequestID: newID(), At: w.Now(), Status: 200, RequestBody: jsonOrNil(body), Tier: "default", LatencyMode: "standard"}
-	rw.Header()["x-amzn-RequestId"] = []string{call.RequestID}
-	rw.Header().Set("Date", call.At.UTC().Format(http.TimeFormat))
-	if no != nil {
-		w.awsError(rw, no)
-		return
-	}
-	call.Account, call.Region, call.PrincipalARN, call.SessionTags = cred.account, s.region, cred.arn, cred.tags
-	a, no := w.admit(r, body, cred, &call)
-	if a == nil && no == nil { // an unknown path is answered with success
-		rw.Header().Set("Content-Type", "application/json")
-		io.WriteString(rw, `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`)
-		return
-	}
-	var fault *Fault
-	if no == nil && w.config.Fault != nil {
-		if fault = w.config.Fault(r); fault != nil && fault.Status != 0 {
-			no = &refusal{fault.Status, fault.ErrorType, "Too many requests, please wait before trying again."}
-		}
-	}
-	if no != nil {
-		call.Status, call.ErrorCode = no.status, no.kind
-		w.awsError(rw, no)
-		w.served(call)
-		return
-	}
-	if w.config.Latency > 0 {
-		time.Sleep(w.config.Latency)
-	}
-	out := io.Writer(rw)
-	if fault != nil && fault.CutAfter > 0 {
-		out = &cutter{rw, fault.CutAfter}
-	}
-	exception := ""
-	if fault != nil {
-		exception = fault.Exception
-	}
-	call.ClientLeft = a.answer(w, rw, out, r, &call, exception)
-	call.LatencyMillis = time.Since(started).Milliseconds()
-	w.served(call)
-	if c, ok := out.(*cutter); ok && c.left <= 0 {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// A cutter breaks the connection after so many bytes.
-type cutter struct {
-	rw   http.ResponseWriter
-	left int
-}
-
-func (c *cutter) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		n := max(c.left, 0)
-		c.rw.Write(p[:n]) // what is lost here is lost on purpose
-		c.left = 0
-		if f, ok := c.rw.(http.Flusher); ok {
-			f.Flush()
-		}
-		return n, io.ErrShortWrite
-	}
-	c.left -= len(p)
-	return c.rw.Write(p)
-}
 
 func jsonOrNil(b []byte) json.RawMessage {
 	if json.Valid(b) {
 		return bytes.Clone(b)
 	}
 	return nil
-}
-
-func (w *World) awsError(rw http.ResponseWriter, no *refusal) {
-	rw.Header().Set("Content-Type", "application/json")
-	rw.Header()["x-amzn-ErrorType"] = []string{no.kind + ":http://internal.amazon.com/coral/com.amazon.bedrock/"}
-	rw.WriteHeader(no.status)
-	b, _ := json.Marshal(map[string]string{"message": no.message}) // strings: it does not fail
-	rw.Write(b)                                                    // the client may have left
 }
 
 func validation(format string, a ...any) *refusal {
@@ -111,39 +29,63 @@ func validation(format string, a ...any) *refusal {
 // An admitted call is one that AWS takes.
 type admitted struct {
 	operation string
-	family    string // claude, nova, llama, embed
+	family    *family
 	converse  bool
 	maxTokens int64
 	text      int64 // characters of the prompt
 	cached    int64 // characters of it that are marked as cacheable
 	hour      bool  // cached for an hour
 	seed      uint64
+	items     int64    // documents, vectors or pictures of the answer
+	texts     []string // that were embedded
 }
 
 var operations = map[string]string{"invoke": "InvokeModel", "invoke-with-response-stream": "InvokeModelWithResponseStream",
 	"converse": "Converse", "converse-stream": "ConverseStream"}
 
-// families of the models that this AWS offers, by how their ids begin.
-var families = []struct{ prefix, family string }{
-	{"anthropic.claude-", "claude"}, {"amazon.nova-", "nova"}, {"meta.llama", "llama"}, {"amazon.titan-embed-text", "embed"}}
-
 // crossRegion are the prefixes of system profiles.
 var crossRegion = map[string]string{"us": "geo", "eu": "geo", "apac": "geo", "jp": "geo", "au": "geo", "global": "global"}
 
-func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call) (*admitted, *refusal) {
+// runtimeRoute finds the operation of Bedrock's own that a path leads to.
+func runtimeRoute(r *http.Request) route {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	rest, ok := strings.CutPrefix(path, "/model/")
 	cut := strings.LastIndexByte(rest, '/')
-	if !ok || cut < 1 || operations[rest[cut+1:]] == "" || r.Method != http.MethodPost {
-		return nil, nil
+	switch {
+	case !ok || cut < 1 || r.Method != http.MethodPost:
+	case operations[rest[cut+1:]] != "":
+		return route{operation: operations[rest[cut+1:]], id: rest[:cut], admit: (*exchange).admitModel}
+	case rest[cut+1:] == "count-tokens":
+		return route{operation: "CountTokens", id: rest[:cut], admit: (*exchange).admitCount}
 	}
-	id, err := url.PathUnescape(rest[:cut])
+	if rt, ok := guardrailRoute(r.Method, path); ok {
+		return rt
+	}
+	if rt, ok := asyncRoute(r.Method, path); ok {
+		return rt
+	}
+	return route{admit: func(*exchange) (answer, *refusal) { return nil, nil }}
+}
+
+// admitModel takes a call of an operation on a model.
+func (x *exchange) admitModel() (answer, *refusal) {
+	a, no := x.w.admit(x)
+	if no != nil {
+		return nil, no
+	}
+	return a.answer, nil
+}
+
+// admitOn takes a call on a model as far as its body is JSON.
+func (w *World) admitOn(x *exchange) (*admitted, *refusal) {
+	cred, call, rt, body := x.cred, x.call, x.route, x.body
+	id, err := url.PathUnescape(rt.id)
 	if err != nil {
 		return nil, validation("malformed path")
 	}
-	a := &admitted{operation: operations[rest[cut+1:]]}
+	a := &admitted{operation: rt.operation}
 	a.converse = strings.HasPrefix(a.operation, "Converse")
-	call.Operation, call.ModelID, call.Streamed = a.operation, id, strings.HasSuffix(a.operation, "Stream")
+	call.ModelID, call.Streamed = id, strings.HasSuffix(a.operation, "Stream")
 	if cred.denyBedrock {
 		return nil, &refusal{403, "AccessDeniedException", fmt.Sprintf("User: %s is not authorized to perform: bedrock:InvokeModel on resource: %s", cred.arn, id)}
 	}
@@ -158,6 +100,18 @@ func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call
 	}
 	if !utf8.Valid(body) || !json.Valid(body) || duplicateMember(body) {
 		return nil, validation("Malformed input request, please reformat your input and try again.")
+	}
+	return a, nil
+}
+
+func (w *World) admit(x *exchange) (*admitted, *refusal) {
+	r, body, call := x.r, x.body, x.call
+	a, no := w.admitOn(x)
+	if no != nil {
+		return nil, no
+	}
+	if a.family.makes == "video" {
+		return nil, validation("The model %s is not supported for this operation: use StartAsyncInvoke.", call.ModelID)
 	}
 	if no := metadata(r, body, a, call); no != nil {
 		return nil, no
@@ -177,7 +131,7 @@ func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call
 	if r.Header.Get("X-Amzn-Bedrock-PerformanceConfig-Latency") == "optimized" {
 		call.LatencyMode = "optimized"
 	}
-	return a, a.readInvoke(body)
+	return a, a.readInvoke(body, call)
 }
 
 // model finds the foundation model behind what was named.
@@ -213,11 +167,9 @@ func (w *World) model(id string, call *Call, a *admitted) *refusal {
 			call.InferenceRegion = "us-west-2"
 		}
 	}
-	for _, f := range families {
-		if strings.HasPrefix(name, f.prefix) {
-			a.family, call.BaseModel = f.family, name
-			return nil
-		}
+	if f := familyOf(name); f != nil {
+		a.family, call.BaseModel = f, name
+		return nil
 	}
 	return unknown
 }
@@ -322,7 +274,7 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 			return validation("The model returned the following errors: Malformed input request: extraneous key [%s] is not permitted", name)
 		}
 	}
-	if a.family == "embed" {
+	if a.family.makes != "text" {
 		return validation("This action doesn't support the model that you provided. Try again with a supported text or chat model.")
 	}
 	var b struct {
@@ -345,18 +297,20 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 	return nil
 }
 
-var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config")
+var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config output_format context_management container user_profile_id")
 
-func (a *admitted) readInvoke(body []byte) *refusal {
+func (a *admitted) readInvoke(body []byte, call *Call) *refusal {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(body, &members) != nil {
 		return validation("Malformed input request, please reformat your input and try again.")
 	}
-	need := map[string]string{"claude": "messages", "nova": "messages", "llama": "prompt", "embed": "inputText"}[a.family]
-	if _, ok := members[need]; !ok {
-		return validation("Malformed input request: #: required key [%s] not found, please reformat your input and try again.", need)
+	if !slices.ContainsFunc(a.family.required, func(name string) bool { _, ok := members[name]; return ok }) {
+		return validation("Malformed input request: #: required key [%s] not found, please reformat your input and try again.", a.family.required[0])
 	}
-	switch a.family {
+	if a.family.makes != "text" && a.operation == "InvokeModelWithResponseStream" {
+		return validation("The model is unsupported for streaming.")
+	}
+	switch a.family.name {
 	case "claude":
 		for name := range members {
 			if !contains(claudeMembers, name) {
@@ -367,14 +321,10 @@ func (a *admitted) readInvoke(body []byte) *refusal {
 			Version   string `json:"anthropic_version"`
 			MaxTokens int64  `json:"max_tokens"`
 		}
-		if json.Unmarshal(body, &b) != nil || b.Version != "bedrock-2023-05-31" || b.MaxTokens < 1 {
+		if json.Unmarshal(body, &b) != nil || b.Version != "bedrock-2023-05-31" && !isDay(b.Version) || b.MaxTokens < 1 {
 			return validation("max_tokens: Field required, anthropic_version: Field required")
 		}
 		a.maxTokens = b.MaxTokens
-	case "embed":
-		if a.operation != "InvokeModel" {
-			return validation("The model is unsupported for streaming.")
-		}
 	case "nova":
 		var b struct {
 			InferenceConfig struct {
@@ -384,12 +334,10 @@ func (a *admitted) readInvoke(body []byte) *refusal {
 		}
 		_ = json.Unmarshal(body, &b) // what does not fit counts as absent
 		a.maxTokens = max(b.InferenceConfig.MaxTokens, b.InferenceConfig.MaxTokens2)
-	case "llama":
-		var b struct {
-			Max int64 `json:"max_gen_len"`
+	default:
+		if no := a.read(body, call); no != nil {
+			return no
 		}
-		_ = json.Unmarshal(body, &b)
-		a.maxTokens = b.Max
 	}
 	a.measure(body, `"cache_control"`)
 	return nil
