@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"context"
+	"io"
 	"net/http"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/bedrock"
 )
 
 // Prices tell what calls cost by a rate card, in dollars. It is an estimate: the bill
@@ -41,4 +44,29 @@ func (c *call) showCost(h http.Header) {
 	if c.config.Estimate.Header && c.priced {
 		h.Set(EstimateHeader, c.cost.String())
 	}
+}
+
+// holdBack reads an answer that is no stream and not too long. It reports whether it has
+// all of it; what it has read is then passed on in any case.
+func (c *call) holdBack(answer *http.Response) (head []byte, whole bool) {
+	most := or(c.config.Estimate.HoldBytes, 1<<20)
+	if c.stream || c.addUsage || answer.ContentLength > most {
+		return nil, false
+	}
+	head, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
+	if len(head) > 0 {
+		c.record.TimeToFirstByte = c.g.Now().Sub(c.started)
+	}
+	return head, err == nil && int64(len(head)) <= most
+}
+
+// passWhole passes on an answer that was held back.
+func (c *call) passWhole(caller context.Context, meter *bedrock.Meter, w http.ResponseWriter, body []byte, status int) {
+	meter.Write(body)
+	c.record.ResponseBytes = int64(len(body))
+	c.finish(caller, meter, nil)
+	c.showCost(w.Header())
+	c.allow(http.NewResponseController(w))
+	w.WriteHeader(status)
+	w.Write(body) // the caller may have left
 }

@@ -182,6 +182,7 @@ type call struct {
 	target    *Target
 	// modelInBody is the profile that takes the place of the body's model; empty means none.
 	modelInBody string
+	cut         context.CancelCauseFunc // breaks off the way to AWS
 	cost        waybill.Money
 	priced      bool
 	stream      bool // the answer is one
@@ -196,6 +197,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer g.calls.Done()
 	c := &call{g: g, started: g.Now()}
 	c.config, c.limits = g.inForce()
+	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
 	defer c.release()
 	defer g.Metrics.began()()
 	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
@@ -232,6 +234,19 @@ func (c *call) leave() {
 	}
 }
 
+// log tells of a call that is over, to those who debug: never of prompts, answers, tags
+// or anything secret.
+func (c *call) log(ctx context.Context) {
+	if !c.g.Log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	v := &c.record
+	c.g.Log.LogAttrs(ctx, slog.LevelDebug, "call", slog.String("call_id", v.CallID), slog.String("request_id", v.RequestID), slog.String("outcome", string(v.Outcome)),
+		slog.Int("status", v.Status), slog.String("error_code", v.ErrorCode), slog.String("endpoint", string(v.Endpoint)), slog.String("operation", v.Operation),
+		slog.String("model", v.Model), slog.String("region", v.Region), slog.String("principal", v.Principal), slog.Bool("usage_known", v.Usage.Known),
+		slog.Duration("latency", v.Latency), slog.Duration("first_byte", v.TimeToFirstByte), slog.Int64("request_bytes", v.RequestBytes), slog.Int64("response_bytes", v.ResponseBytes))
+}
+
 // newCallID is a UUIDv7: it sorts by time.
 func newCallID(now time.Time) string {
 	var b [16]byte
@@ -255,7 +270,6 @@ func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 // admit asks the questions in their order. What it returns is a *waybill.Error.
 func (c *call) admit(r *http.Request) error {
-	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock"))
 	if err := c.limits.checkHead(r); err != nil {
 		return err
 	}
@@ -569,5 +583,6 @@ func (c *call) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	c.g.Metrics.ended(c)
+	c.log(r.Context())
 	c.say(w, status, header, body)
 }

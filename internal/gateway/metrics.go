@@ -33,18 +33,21 @@ type Metrics struct {
 // maxValues bounds the values of one label.
 const maxValues = 300
 
-// values keeps the first values of a label that come, and calls the rest "other".
+// values keeps the first values of a label that are good, and calls the rest "other".
 type values struct {
 	mu    sync.RWMutex // guards known
 	known map[string]bool
 }
 
-func (v *values) of(text string) string {
+func (v *values) of(text string, good bool) string {
 	v.mu.RLock()
 	known := v.known[text]
 	v.mu.RUnlock()
 	if known || text == "" {
 		return text
+	}
+	if !good {
+		return "other"
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -119,7 +122,7 @@ func (m *Metrics) ended(c *call) {
 	v := &c.record
 	m.calls.WithLabelValues(v.Operation, string(v.Outcome)).Inc()
 	for _, reason := range v.Reasons {
-		m.violations.WithLabelValues(m.reasons.of(reason)).Inc()
+		m.violations.WithLabelValues(m.reasons.of(reason, true)).Inc()
 	}
 	if v.Outcome == waybill.Refused {
 		return
@@ -131,7 +134,8 @@ func (m *Metrics) ended(c *call) {
 	if asked == "" {
 		asked = v.ModelID
 	}
-	request, model := m.models.of(string(asked)), m.models.of(v.Model)
+	done := v.Outcome == waybill.Completed // AWS knows the model
+	request, model := m.models.of(string(asked), done), m.models.of(v.Model, done)
 	labels := [6]string{operationName(v.Operation), "aws.bedrock", request, model}
 	for kind, n := range v.Usage.All() {
 		m.tokens.WithLabelValues(model, string(kind)).Add(float64(n))
@@ -155,7 +159,7 @@ func (m *Metrics) ended(c *call) {
 	}
 	labels[4] = ""
 	if v.Outcome != waybill.Completed {
-		if labels[4] = m.errors.of(v.ErrorCode); labels[4] == "" {
+		if labels[4] = m.errors.of(v.ErrorCode, true); labels[4] == "" {
 			labels[4] = string(v.Outcome)
 		}
 	}
