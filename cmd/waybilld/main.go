@@ -147,6 +147,8 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 		g.Catalogue = catalogue
 	}
 	again := newReloader(path, c, g, who, log, registry)
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waybill_journal_ready", Help: "1 while the journal can be written."},
+		func() float64 { return truth(book.Ready() == nil) }))
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool

@@ -77,7 +77,7 @@ func (p *patientBody) Read(b []byte) (int, error) {
 	p.timer.Reset(p.idle)
 	n, err := p.ReadCloser.Read(b)
 	p.timer.Stop()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(p.ctx); slowCode(cause) != "" {
 			err = cause
 		}
