@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,14 @@ type config struct {
 	brokerAt             policy.Node   // of a role whose sessions are given away
 	valuesFile           string        // the distinct values of bounded tag keys, over restarts
 	transitive           []policy.Node // lists of tag keys that roles name, to be held against the policy
+	targetNodes          []policy.Node // a target each
+	targetRoles, byKeys  []named       // that targets name
+}
+
+// A named thing is a text with its place.
+type named struct {
+	at   policy.Node
+	text string
 }
 
 // A template of a role, whose policy is read later.
@@ -135,7 +144,17 @@ func readConfig(path string) (*config, error) {
 				"bytes": func(n policy.Node) { c.gateway.DrainBytes = number(n) },
 			})
 		},
-		"insertUsage": func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
+		"insertUsage":       func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
+		"profileOnMessages": func(n policy.Node) { c.gateway.ProfileOnMessages = n.Bool() },
+		"workspaceHeaders": func(n policy.Node) {
+			c.gateway.WorkspaceHeaders = nil
+			for _, item := range n.List() {
+				c.gateway.WorkspaceHeaders = append(c.gateway.WorkspaceHeaders, item.OneOf("anthropic-workspace-id", "anthropic-workspace"))
+			}
+			if len(c.gateway.WorkspaceHeaders) == 0 {
+				n.Mistake("name one, or leave it out", "a workspace would be chosen by no header")
+			}
+		},
 		"timeouts": func(n policy.Node) {
 			n.Fields(map[string]func(policy.Node){
 				"body":      func(n policy.Node) { c.gateway.BodyTimeout = duration(n) },
@@ -176,6 +195,7 @@ func readConfig(path string) (*config, error) {
 			for i := range c.gateway.Targets {
 				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
 			}
+			c.checkTargets()
 			for _, t := range c.templates {
 				if filled := c.gateway.Policy.ReadTemplate(t.at, t.at.Text()); t.source {
 					c.gateway.Roles[t.role].SourceIdentity = filled
@@ -238,14 +258,79 @@ func checkRole(n policy.Node, arn string) {
 
 func (c *config) readTargets(n policy.Node) {
 	for _, item := range n.List() {
-		var t gateway.Target
+		c.targetNodes = append(c.targetNodes, item)
+		t := gateway.Target{Profiles: make(map[string]string), Projects: make(map[string]string)}
+		region := "" // of the target's profiles
+		profile := func(n policy.Node) string {
+			arn := n.Text()
+			parts := strings.SplitN(arn, ":", 6)
+			if len(parts) != 6 || !waybill.ModelID(arn).IsApplicationProfile() {
+				n.Mistake("write arn:aws:bedrock:REGION:ACCOUNT:application-inference-profile/ID", "%q is not the ARN of an application inference profile", arn)
+				return ""
+			}
+			region = parts[3]
+			if t.Region != "" && t.Region != region {
+				n.Mistake("leave region: out: a call through a profile goes to the profile's own", "the profile is in %s, and the target's Region is %s", region, t.Region)
+			}
+			return arn
+		}
 		item.Fields(map[string]func(policy.Node){
-			"when":    func(n policy.Node) { t.When = policy.ReadCondition(n) },
-			"region":  func(n policy.Node) { t.Region = n.Text() },
-			"profile": func(n policy.Node) { t.Profile = n.Text() },
-			"project": func(n policy.Node) { t.Project = n.Text() },
+			"when":   func(n policy.Node) { t.When = policy.ReadCondition(n) },
+			"region": func(n policy.Node) { t.Region = n.Text() },
+			"role": func(n policy.Node) {
+				t.Role = reference(n)
+				c.targetRoles = append(c.targetRoles, named{n, t.Role})
+			},
+			"by":      func(n policy.Node) { t.By = n.Text(); c.byKeys = append(c.byKeys, named{n, t.By}) },
+			"profile": func(n policy.Node) { t.Profile = profile(n) },
+			"project": func(n policy.Node) { t.Project = project(n) },
+			"profiles": func(n policy.Node) {
+				n.Each(func(value string, _, v policy.Node) { t.Profiles[value] = profile(v) })
+			},
+			"projects": func(n policy.Node) {
+				n.Each(func(value string, _, v policy.Node) { t.Projects[value] = project(v) })
+			},
 		})
+		if t.By == "" && len(t.Profiles)+len(t.Projects) > 0 {
+			item.Mistake("add by: TAG", "profiles and projects are chosen by the value of a tag, and the target names none")
+		}
 		c.gateway.Targets = append(c.gateway.Targets, t)
+	}
+}
+
+// project reads the id of a project or workspace (user guide, "projects").
+func project(n policy.Node) string {
+	id := n.Text()
+	if rest, ok := strings.CutPrefix(id, "proj_"); id != "default" && (!ok || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789") != "" || rest == "") {
+		n.Mistake("write proj_ and the letters and digits that AWS gave", "%q is not the id of a project or workspace", id)
+	}
+	return id
+}
+
+// checkTargets holds the targets against the roles, profiles and tag keys that there are.
+func (c *config) checkTargets() {
+	for _, r := range c.targetRoles {
+		if !slices.ContainsFunc(c.gateway.Roles, func(known gateway.Role) bool { return known.ARN == r.text }) {
+			r.at.Mistake("add it to roles, with a condition that does not hold for other calls", "the target's role is not among the roles")
+		}
+	}
+	for _, k := range c.byKeys {
+		if !slices.Contains(c.gateway.Policy.Keys(), k.text) {
+			k.at.Mistake("name one of: "+strings.Join(c.gateway.Policy.Keys(), ", "), "%q is not a tag key that the policy declares", k.text)
+		}
+	}
+	for i, item := range c.targetNodes {
+		t := &c.gateway.Targets[i]
+		arns := slices.Collect(maps.Values(t.Profiles))
+		if t.Profile != "" {
+			arns = append(arns, t.Profile)
+		}
+		for _, arn := range arns {
+			if _, known := c.gateway.Profiles[arn]; !known && !slices.Contains(t.When.Keys(), "model") && !slices.Contains(t.When.Keys(), "modelId") {
+				item.Mistake("add model: to when:, or the profile to profiles:", "the target has a profile, and nothing says for which model: calls of any model would go to it")
+				break
+			}
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ var allowed = []struct {
 	{"internal/policy", []string{".", "internal/screen"}},
 	{"internal/bedrock", []string{"."}},
 	{"internal/ratecard", []string{"."}},
+	{"internal/iam", nil},
 
 	// What we touch. One outside thing each.
 	{"internal/identity", []string{"."}},
@@ -39,6 +40,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
+	{"internal/control", []string{".", "internal/policy", "internal/screen"}},
 
 	// What we do. The three flows.
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
@@ -58,7 +60,7 @@ var allowed = []struct {
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/gateway"}},
 	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
-		"internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
+		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.
 	{"internal/archtest", nil},

@@ -214,6 +214,9 @@ func FuzzStamp(f *testing.F) {
 			t.Fatalf("%q: member there: %v", out, there)
 		}
 		if stamp.Len() > 0 {
+			if start, end := placeOf(t, body, "requestMetadata"); len(out) < start+len(body)-end || !bytes.HasPrefix(out, body[:start]) || !bytes.HasSuffix(out, body[end:]) {
+				t.Fatalf("%q became %q: it moved bytes outside %d to %d", body, out, start, end)
+			}
 			var got map[string]string
 			if err := json.Unmarshal(after["requestMetadata"], &got); err != nil || !waybill.TagsFromMap(got).Equal(again.Metadata) {
 				t.Fatalf("%q: %v, read again %s", out, err, again.Metadata.Canonical())
@@ -272,4 +275,23 @@ func FuzzMetadataHeader(f *testing.F) {
 			t.Errorf("%q: read %s, the standard library reads %v", header, tags.Canonical(), oracle)
 		}
 	})
+}
+
+// Another model takes the place of the body's one member, and no other byte moves.
+func TestWithModel(t *testing.T) {
+	for _, tt := range []struct{ body, want string }{
+		{`{"model":"a"}`, `{"model":"arn:b"}`},
+		{"{ \"x\" : {\"model\":\"in\"} ,\n\"model\"\t: \"a\\u0061\" , \"y\":1 }", "{ \"x\" : {\"model\":\"in\"} ,\n\"model\"\t: \"arn:b\" , \"y\":1 }"},
+		{`{"mod\u0065l":"a"}`, `{"mod\u0065l":"arn:b"}`},
+		{`{"model":null}`, `{"model":"arn:b"}`},
+		{`{"modelId":"a"}`, `{"modelId":"a"}`},
+	} {
+		b, err := bedrock.ReadBody([]byte(tt.body), chat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(b.WithModel("arn:b")); got != tt.want {
+			t.Errorf("%s became %s, want %s", tt.body, got, tt.want)
+		}
+	}
 }

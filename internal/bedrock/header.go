@@ -13,9 +13,12 @@ const (
 	RequestIDHeader    = "X-Amzn-Requestid" // as net/http spells x-amzn-RequestId
 )
 
-// The headers that choose a project or a workspace on bedrock-mantle. AWS has written
-// the workspace header in two ways: both are sent with one value.
-var projectHeaders = []string{"openai-project", "anthropic-workspace", "anthropic-workspace-id"}
+// WorkspaceHeaders are the headers that choose a workspace on the Messages API of
+// bedrock-mantle. AWS has written it in two ways, and ignores the one it does not know in
+// silence: both are sent with one value.
+var WorkspaceHeaders = []string{"anthropic-workspace-id", "anthropic-workspace"}
+
+const projectHeader = "openai-project"
 
 // TakeMetadata removes every spelling of the request metadata header and returns the
 // values it had. Names are compared without regard to case, and with underscores as
@@ -27,24 +30,22 @@ func TakeMetadata(h http.Header) []string {
 // TakeProject removes every header that chooses a project or workspace, and returns
 // the values it had.
 func TakeProject(h http.Header) []string {
-	return take(h, func(name string) bool {
-		for _, p := range projectHeaders {
-			if name == p {
-				return true
-			}
-		}
-		return false
-	})
+	return take(h, func(name string) bool { return name == projectHeader || slices.Contains(WorkspaceHeaders, name) })
 }
 
-// SetProject chooses a project or workspace on a path of its shape.
-func SetProject(h http.Header, shape Shape, project string) {
-	if shape == Anthropic {
-		h.Set("anthropic-workspace-id", project)
-		h.Set("anthropic-workspace", project)
+// SetProject chooses a project or workspace on a path of its shape. spellings are those
+// of WorkspaceHeaders that are sent; nil sends all.
+func SetProject(h http.Header, shape Shape, project string, spellings []string) {
+	if shape != Anthropic {
+		h.Set(projectHeader, project)
 		return
 	}
-	h.Set("OpenAI-Project", project)
+	if spellings == nil {
+		spellings = WorkspaceHeaders
+	}
+	for _, name := range spellings {
+		h.Set(name, project)
+	}
 }
 
 func take(h http.Header, is func(lower string) bool) []string {

@@ -178,6 +178,24 @@ func withSearches(u waybill.Usage, output []byte) waybill.Usage {
 	return u.With(waybill.SearchUnit, n)
 }
 
+// member is the raw value of a member of an answer's object, of exactly that name.
+func member(v []byte, name string) []byte {
+	var m map[string]json.RawMessage
+	if len(v) == 0 || json.Unmarshal(v, &m) != nil {
+		return nil
+	}
+	return m[name]
+}
+
+// text is the text of a string of an answer, empty for any other value.
+func text(v []byte) string {
+	var s string
+	if len(v) == 0 || json.Unmarshal(v, &s) != nil {
+		return ""
+	}
+	return s
+}
+
 // usageOf reads a usage object of the answers of a shape. Answers of AWS's shape hold
 // whatever the family of the model has.
 func usageOf(shape Shape, raw []byte) (waybill.Usage, bool) {

@@ -4,10 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
-	"time"
 )
 
 // use makes up the usage of a call: it depends on its body alone.
@@ -39,9 +36,9 @@ func (a *admitted) use(call *Call) {
 var vocabulary = strings.Fields("freight ledger invoice carrier pallet manifest weight origin route parcel depot quay label seal lading tariff berth crane hull cargo")
 
 // words are the pieces of an answer, made up from the seed.
-func (a *admitted) words(n int) []string {
+func words(seed uint64, n int) []string {
 	out := make([]string, n)
-	s := a.seed
+	s := seed
 	for i := range out {
 		var b strings.Builder
 		for range 5 {
@@ -58,29 +55,37 @@ func pad(seed uint64, i int) string {
 	return letters[:1+(seed>>uint(i%32))%60]
 }
 
-// answer sends the answer, and reports whether the client was gone before its end. The
-// usage is the same either way: what was generated is billed.
-func (a *admitted) answer(w *World, rw http.ResponseWriter, out io.Writer, r *http.Request, call *Call, exception string) (left bool) {
-	a.use(call)
-	for _, n := range []*int64{&call.InputTokens, &call.OutputTokens, &call.CacheRead, &call.CacheWrite5m, &call.CacheWrite1h} {
+// scale multiplies the usage of a call as the world has it.
+func (w *World) scale(call *Call) {
+	for _, n := range []*int64{&call.InputTokens, &call.OutputTokens, &call.Reasoning, &call.CacheRead, &call.CacheWrite5m, &call.CacheWrite1h, &call.CacheWrite30m} {
 		*n *= w.config.Scale
 	}
+}
+
+// answer sends the answer of an operation on a model. The usage is the same whether the
+// client stays or not: what was generated is billed.
+func (a *admitted) answer(x *exchange) (left bool) {
+	call := x.call
+	a.use(call)
+	x.w.scale(call)
 	if call.Streamed {
-		return a.stream(w, rw, out, r, call, exception)
+		return a.stream(x)
 	}
 	var body any
-	words := a.words(w.config.Chunks)
-	text := strings.Join(words, "")
-	h := rw.Header()
+	text := strings.Join(x.words(a.seed), "")
+	h := x.rw.Header()
 	if a.converse {
 		body = obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
 			"usage": converseUsage(call), "metrics": obj{"latencyMs": 100 + a.seed%900}, "serviceTier": obj{"type": call.Tier}}
 	} else {
-		h.Set("X-Amzn-Bedrock-Input-Token-Count", fmt.Sprint(call.InputTokens))
-		if a.family != "embed" {
+		counted := !x.fault.NoTokenCount
+		if counted {
+			h.Set("X-Amzn-Bedrock-Input-Token-Count", fmt.Sprint(call.InputTokens))
+		}
+		if counted && a.family != "embed" {
 			h.Set("X-Amzn-Bedrock-Output-Token-Count", fmt.Sprint(call.OutputTokens))
 		}
-		if a.cached > 0 {
+		if counted && a.cached > 0 {
 			h.Set("X-Amzn-Bedrock-Cache-Read-Input-Token-Count", fmt.Sprint(call.CacheRead))
 			h.Set("X-Amzn-Bedrock-Cache-Write-Input-Token-Count", fmt.Sprint(call.CacheWrite5m+call.CacheWrite1h))
 		}
@@ -93,12 +98,7 @@ func (a *admitted) answer(w *World, rw http.ResponseWriter, out io.Writer, r *ht
 		}
 		body = a.invokeBody(text, call)
 	}
-	b := encode(body)
-	call.ResponseBody = b
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(len(b)))
-	_, err := out.Write(b)
-	return err != nil || r.Context().Err() != nil
+	return x.json(body)
 }
 
 type obj map[string]any
@@ -152,38 +152,18 @@ func (a *admitted) invokeBody(text string, c *Call) obj {
 }
 
 // stream sends an event stream.
-func (a *admitted) stream(w *World, rw http.ResponseWriter, out io.Writer, r *http.Request, call *Call, exception string) (left bool) {
-	h := rw.Header()
-	h.Set("Content-Type", "application/vnd.amazon.eventstream")
+func (a *admitted) stream(x *exchange) (left bool) {
 	if !a.converse {
-		h.Set("X-Amzn-Bedrock-Content-Type", "application/json")
+		x.rw.Header().Set("X-Amzn-Bedrock-Content-Type", "application/json")
 	}
-	rw.WriteHeader(200)
-	events, log := a.events(w.config.Chunks, call)
-	call.ResponseBody = encode(log)
+	events, log := a.events(x)
+	x.call.ResponseBody = encode(log)
+	frames := make([][]byte, len(events))
 	for i, e := range events {
-		if exception != "" && i == len(events)-2 {
-			_, err := out.Write(Frame("exception", exception, encode(obj{"message": "the stream failed"})))
-			return err != nil
-		}
-		pace := w.config.Pace
-		if w.config.PaceFor != nil {
-			pace += w.config.PaceFor(*call)
-		}
-		if pace > 0 && i > 0 {
-			time.Sleep(pace)
-		}
-		if r.Context().Err() != nil {
-			return true
-		}
-		if _, err := out.Write(Frame("event", e.kind, e.payload)); err != nil {
-			return true
-		}
-		if f, ok := rw.(http.Flusher); ok {
-			f.Flush()
-		}
+		frames[i] = Frame("event", e.kind, e.payload)
 	}
-	return r.Context().Err() != nil
+	failed := Frame("exception", x.fault.Exception, encode(obj{"message": "the stream failed"}))
+	return x.stream("application/vnd.amazon.eventstream", frames, failed)
 }
 
 type streamEvent struct {
@@ -192,8 +172,8 @@ type streamEvent struct {
 }
 
 // events are the messages of a stream, and its answer as the log keeps it.
-func (a *admitted) events(chunks int, c *Call) (events []streamEvent, log any) {
-	words := a.words(chunks)
+func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
+	words, c := x.words(a.seed), x.call
 	latency := 100 + a.seed%900
 	if a.converse {
 		add := func(kind string, o obj) {

@@ -2,6 +2,7 @@ package fakeaws
 
 import (
 	"encoding/json"
+	"net/http"
 	"time"
 )
 
@@ -14,7 +15,13 @@ type Call struct {
 	Account   string    // twelve digits, the account that is billed
 	Region    string    // the Region that was called (the source Region)
 
-	Operation       string // Converse, ConverseStream, InvokeModel, InvokeModelWithResponseStream
+	Endpoint string      // Runtime or Mantle
+	Method   string      // of the request
+	Path     string      // with its query, as it arrived
+	Header   http.Header // of the request, as it arrived
+	Auth     string      // SigV4, or SHORT_TERM or LONG_TERM for a Bedrock API key
+
+	Operation       string // Converse, ConverseStream, InvokeModel, InvokeModelWithResponseStream, ChatCompletions, Responses, Messages, ...
 	ModelID         string // exactly as the caller named it: model id, profile id or ARN
 	BaseModel       string // the foundation model behind it, such as anthropic.claude-sonnet-4-6
 	Scope           string // plain, geo or global: the kind of profile that was named
@@ -25,11 +32,20 @@ type Call struct {
 	SessionTags  map[string]string // session tags over the tags of the principal
 	Metadata     map[string]string // request metadata, as it arrived
 
+	Project        string            // id of the project or workspace that the call is booked on; empty for Bedrock's own operations
+	ProjectARN     string            // its ARN
+	BodyMetadata   map[string]string // the body's metadata member, on the paths of OpenAI's and Anthropic's shape
+	ResponseID     string            // of the Response that was made, asked for or ended
+	ResponseStatus string            // of that Response as it was answered: queued, in_progress, completed, ...
+
 	InputTokens   int64 // uncached input
-	OutputTokens  int64
+	OutputTokens  int64 // reasoning included
+	Reasoning     int64 // the part of the output that is not shown
 	CacheRead     int64
 	CacheWrite5m  int64
 	CacheWrite1h  int64
+	CacheWrite30m int64  // OpenAI's shapes write for half an hour
+	Searches      int64  // queries of the web search that a model on bedrock-mantle made
 	Tier          string // default, priority or flex, as served
 	LatencyMode   string // standard or optimized
 	Streamed      bool

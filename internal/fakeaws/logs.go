@@ -39,6 +39,10 @@ type LogOptions struct {
 // maxInline is the largest body that stays in its record.
 const maxInline = 100 << 10
 
+// logged are the operations that leave a record. That ChatCompletions and Messages do is
+// not documented, as it is of Responses; nothing of bedrock-mantle does.
+var logged = []string{"Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "ChatCompletions", "Responses", "Messages"}
+
 // WriteLogs writes the invocation log of some calls, as AWS lays it out on S3: records
 // of one hour of one account and Region in gzipped files, not in order; now and then a
 // record of a streamed call twice, first with zeroes.
@@ -49,7 +53,7 @@ func WriteLogs(put Putter, calls []Call, o LogOptions) error {
 	root := strings.TrimPrefix(o.Prefix+"/AWSLogs/", "/")
 	groups := make(map[string][]Call)
 	for _, c := range calls {
-		if o.NoLogging[c.Region] {
+		if o.NoLogging[c.Region] || c.Endpoint == Mantle || !contains(logged, c.Operation) {
 			continue
 		}
 		key := fmt.Sprintf("%s%s/BedrockModelInvocationLogs/%s/%s", root, c.Account, c.Region, c.At.UTC().Format("2006/01/02/15"))
@@ -129,6 +133,9 @@ func hashOf(s string) byte {
 func logRecord(put Putter, folder string, c Call, o LogOptions) (obj, error) {
 	record := obj{"schemaType": "ModelInvocationLog", "schemaVersion": "1.0", "timestamp": c.At.UTC().Format("2006-01-02T15:04:05Z"),
 		"accountId": c.Account, "region": c.Region, "requestId": c.RequestID, "operation": c.Operation, "modelId": c.ModelID, "identity": obj{"arn": c.PrincipalARN}}
+	if c.Endpoint == Runtime && c.Scope != "plain" && !strings.HasPrefix(c.ModelID, "arn:") && contains(logged[4:], c.Operation) {
+		record["modelId"] = "arn:aws:bedrock:" + c.Region + ":" + c.Account + ":inference-profile/" + c.ModelID // as it is resolved
+	}
 	if c.InferenceRegion != "" {
 		record["inferenceRegion"] = c.InferenceRegion
 	}
@@ -169,8 +176,8 @@ func logRecord(put Putter, folder string, c Call, o LogOptions) (obj, error) {
 		return record, nil
 	}
 	input["inputTokenCount"] = c.InputTokens
-	if c.CacheRead+c.CacheWrite5m+c.CacheWrite1h > 0 {
-		input["cacheReadInputTokenCount"], input["cacheWriteInputTokenCount"] = c.CacheRead, c.CacheWrite5m+c.CacheWrite1h
+	if written := c.CacheWrite5m + c.CacheWrite1h + c.CacheWrite30m; c.CacheRead+written > 0 {
+		input["cacheReadInputTokenCount"], input["cacheWriteInputTokenCount"] = c.CacheRead, written
 	}
 	if !strings.HasPrefix(c.BaseModel, "amazon.titan-embed") {
 		output["outputTokenCount"] = c.OutputTokens

@@ -6,102 +6,19 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
 const maxInvokeBody = 25_000_000
-
-// runtime answers bedrock-runtime.
-func (w *World) runtime(rw http.ResponseWriter, r *http.Request) {
-	started := time.Now()
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxInvokeBody+1))
-	if err != nil {
-		return
-	}
-	cred, s, no := w.verify(r, body, "bedrock")
-	call := Call{RequestID: newID(), At: w.Now(), Status: 200, RequestBody: jsonOrNil(body), Tier: "default", LatencyMode: "standard"}
-	rw.Header()["x-amzn-RequestId"] = []string{call.RequestID}
-	rw.Header().Set("Date", call.At.UTC().Format(http.TimeFormat))
-	if no != nil {
-		w.awsError(rw, no)
-		return
-	}
-	call.Account, call.Region, call.PrincipalARN, call.SessionTags = cred.account, s.region, cred.arn, cred.tags
-	a, no := w.admit(r, body, cred, &call)
-	if a == nil && no == nil { // an unknown path is answered with success
-		rw.Header().Set("Content-Type", "application/json")
-		io.WriteString(rw, `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`)
-		return
-	}
-	var fault *Fault
-	if no == nil && w.config.Fault != nil {
-		if fault = w.config.Fault(r); fault != nil && fault.Status != 0 {
-			no = &refusal{fault.Status, fault.ErrorType, "Too many requests, please wait before trying again."}
-		}
-	}
-	if no != nil {
-		call.Status, call.ErrorCode = no.status, no.kind
-		w.awsError(rw, no)
-		w.served(call)
-		return
-	}
-	if w.config.Latency > 0 {
-		time.Sleep(w.config.Latency)
-	}
-	out := io.Writer(rw)
-	if fault != nil && fault.CutAfter > 0 {
-		out = &cutter{rw, fault.CutAfter}
-	}
-	exception := ""
-	if fault != nil {
-		exception = fault.Exception
-	}
-	call.ClientLeft = a.answer(w, rw, out, r, &call, exception)
-	call.LatencyMillis = time.Since(started).Milliseconds()
-	w.served(call)
-	if c, ok := out.(*cutter); ok && c.left <= 0 {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// A cutter breaks the connection after so many bytes.
-type cutter struct {
-	rw   http.ResponseWriter
-	left int
-}
-
-func (c *cutter) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		n := max(c.left, 0)
-		c.rw.Write(p[:n]) // what is lost here is lost on purpose
-		c.left = 0
-		if f, ok := c.rw.(http.Flusher); ok {
-			f.Flush()
-		}
-		return n, io.ErrShortWrite
-	}
-	c.left -= len(p)
-	return c.rw.Write(p)
-}
 
 func jsonOrNil(b []byte) json.RawMessage {
 	if json.Valid(b) {
 		return bytes.Clone(b)
 	}
 	return nil
-}
-
-func (w *World) awsError(rw http.ResponseWriter, no *refusal) {
-	rw.Header().Set("Content-Type", "application/json")
-	rw.Header()["x-amzn-ErrorType"] = []string{no.kind + ":http://internal.amazon.com/coral/com.amazon.bedrock/"}
-	rw.WriteHeader(no.status)
-	b, _ := json.Marshal(map[string]string{"message": no.message}) // strings: it does not fail
-	rw.Write(b)                                                    // the client may have left
 }
 
 func validation(format string, a ...any) *refusal {
@@ -130,20 +47,34 @@ var families = []struct{ prefix, family string }{
 // crossRegion are the prefixes of system profiles.
 var crossRegion = map[string]string{"us": "geo", "eu": "geo", "apac": "geo", "jp": "geo", "au": "geo", "global": "global"}
 
-func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call) (*admitted, *refusal) {
+// runtimeRoute finds the operation of Bedrock's own that a path leads to.
+func runtimeRoute(r *http.Request) route {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	rest, ok := strings.CutPrefix(path, "/model/")
 	cut := strings.LastIndexByte(rest, '/')
 	if !ok || cut < 1 || operations[rest[cut+1:]] == "" || r.Method != http.MethodPost {
-		return nil, nil
+		return route{admit: func(*exchange) (answer, *refusal) { return nil, nil }}
 	}
-	id, err := url.PathUnescape(rest[:cut])
+	return route{operation: operations[rest[cut+1:]], id: rest[:cut], admit: (*exchange).admitModel}
+}
+
+// admitModel takes a call of an operation on a model.
+func (x *exchange) admitModel() (answer, *refusal) {
+	a, no := x.w.admit(x.r, x.body, x.cred, x.call, x.route)
+	if no != nil {
+		return nil, no
+	}
+	return a.answer, nil
+}
+
+func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call, rt route) (*admitted, *refusal) {
+	id, err := url.PathUnescape(rt.id)
 	if err != nil {
 		return nil, validation("malformed path")
 	}
-	a := &admitted{operation: operations[rest[cut+1:]]}
+	a := &admitted{operation: rt.operation}
 	a.converse = strings.HasPrefix(a.operation, "Converse")
-	call.Operation, call.ModelID, call.Streamed = a.operation, id, strings.HasSuffix(a.operation, "Stream")
+	call.ModelID, call.Streamed = id, strings.HasSuffix(a.operation, "Stream")
 	if cred.denyBedrock {
 		return nil, &refusal{403, "AccessDeniedException", fmt.Sprintf("User: %s is not authorized to perform: bedrock:InvokeModel on resource: %s", cred.arn, id)}
 	}

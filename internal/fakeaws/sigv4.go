@@ -14,15 +14,6 @@ import (
 	"time"
 )
 
-// A refusal is an error answer in AWS's words.
-type refusal struct {
-	status  int
-	kind    string
-	message string
-}
-
-func (r *refusal) Error() string { return r.kind + ": " + r.message }
-
 // scope is the credential scope of a signature.
 type scope struct{ id, date, region, service string }
 
@@ -30,15 +21,6 @@ type scope struct{ id, date, region, service string }
 // header signed, within five minutes, with credentials that this world has issued.
 func (w *World) verify(r *http.Request, body []byte, services ...string) (*credential, scope, *refusal) {
 	auth := r.Header.Get("Authorization")
-	if bearer, ok := strings.CutPrefix(auth, "Bearer "); ok {
-		w.mu.Lock()
-		c := w.bearers[bearer]
-		w.mu.Unlock()
-		if c == nil {
-			return nil, scope{}, &refusal{403, "AccessDeniedException", "Authentication failed: Please make sure your API Key is valid."}
-		}
-		return c, scope{region: w.regionOf(r), service: services[0]}, nil
-	}
 	if auth == "" {
 		return nil, scope{}, &refusal{403, "MissingAuthenticationTokenException", "Missing Authentication Token"}
 	}
@@ -264,16 +246,4 @@ func canonicalQuery(query string) string {
 	}
 	sort.Strings(pairs)
 	return strings.Join(pairs, "&")
-}
-
-// regionOf is the Region of a request that has no credential scope: the first label of
-// its host after the service, else the first Region of the world.
-func (w *World) regionOf(r *http.Request) string {
-	if parts := strings.Split(r.Host, "."); len(parts) > 2 && strings.HasPrefix(parts[0], "bedrock-runtime") {
-		return parts[1]
-	}
-	if len(w.config.Regions) > 0 {
-		return w.config.Regions[0]
-	}
-	return "us-east-1"
 }

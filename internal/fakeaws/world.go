@@ -51,7 +51,7 @@ type User struct {
 
 // Config describes a small AWS.
 type Config struct {
-	Regions []string // bedrock-runtime answers in these
+	Regions []string // bedrock-runtime and bedrock-mantle answer in these
 	Roles   []Role
 	Users   []User
 	// Providers are the accounts' OpenID Connect providers.
@@ -78,19 +78,36 @@ type Config struct {
 	Scale int64
 	// Chunks is how many content chunks a streamed answer has; 0 means four.
 	Chunks int
-	// Fault, if not nil, is asked about each call to bedrock-runtime that is otherwise
-	// good; nil from it means no fault.
+	// ChunksFor says so for one call; nil, or 0 from it, means Chunks.
+	ChunksFor func(Call) int
+	// Fault, if not nil, is asked about each call to an inference endpoint that is
+	// otherwise good; nil from it means no fault.
 	Fault func(r *http.Request) *Fault
 	// OnCall is told of each call as it ends.
 	OnCall func(Call)
-}
 
-// A Fault is what goes wrong with one call.
-type Fault struct {
-	Status    int // answer with this status and error type
-	ErrorType string
-	CutAfter  int    // break the connection after this many bytes of the body; 0 does not
-	Exception string // end the stream with this exception in the place of its last frames
+	// Projects are those of bedrock-mantle besides default, which every account has.
+	Projects []Project
+	// BackgroundGets is how many times a background response is asked for before it is
+	// there; 0 means 2, and a negative number none.
+	BackgroundGets int
+
+	// What follows has not been settled by AWS's documentation; either answer may be
+	// the true one.
+
+	// WorkspaceHeader is the spelling that Messages on bedrock-mantle honours; another is
+	// ignored in silence. Empty means anthropic-workspace-id.
+	WorkspaceHeader string
+	// MantleTakesBedrock lets calls to bedrock-mantle be signed for the service bedrock.
+	MantleTakesBedrock bool
+	// MantleRequestID names the headers of bedrock-mantle that hold the request's id; nil
+	// means x-amzn-RequestId and the one of the path's shape.
+	MantleRequestID []string
+	// FrontDoorShape answers a bad signature or key in AWS's shape on every path.
+	FrontDoorShape bool
+	// MessagesTakesProfiles lets Messages on bedrock-runtime name an application inference
+	// profile.
+	MessagesTakesProfiles bool
 }
 
 // An Assumption is one successful AssumeRole or AssumeRoleWithWebIdentity.
@@ -133,6 +150,8 @@ type World struct {
 	stsSecond   int64
 	stsCount    int
 	refusedSTS  int
+	responses   map[string]*storedResponse // by account, Region and id
+	projects    map[string]*Project        // by account, Region and id
 }
 
 // NewWorld makes an AWS.
@@ -149,7 +168,17 @@ func NewWorld(c Config) *World {
 	if c.Chunks == 0 {
 		c.Chunks = 4
 	}
-	w := &World{config: c, now: c.World, byID: make(map[string]*credential), bearers: make(map[string]*credential)}
+	if c.BackgroundGets == 0 {
+		c.BackgroundGets = 2
+	}
+	if c.WorkspaceHeader == "" {
+		c.WorkspaceHeader = "anthropic-workspace-id"
+	}
+	w := &World{config: c, now: c.World, byID: make(map[string]*credential), bearers: make(map[string]*credential),
+		responses: make(map[string]*storedResponse), projects: make(map[string]*Project)}
+	for _, p := range c.Projects {
+		w.projects[p.Account+"/"+p.Region+"/"+p.ID] = &p
+	}
 	for _, u := range c.Users {
 		cred := &credential{id: u.AccessKeyID, secret: u.SecretAccessKey, arn: u.ARN, account: accountOf(u.ARN), tags: u.Tags}
 		w.byID[cred.id] = cred
@@ -235,25 +264,40 @@ func token(prefix string, n int) string {
 	return prefix + strings.ToUpper(hex.EncodeToString(b))
 }
 
-// Handler serves STS and bedrock-runtime of every Region on one address: the service
-// and the Region are those of the credential scope that a request is signed for.
+// Handler serves STS, bedrock-runtime and bedrock-mantle of every Region on one address:
+// the service and the Region are those of the host, or of the credential scope that a
+// request is signed for. A call with a key says neither on loopback; it is for
+// bedrock-runtime, unless its path is served by bedrock-mantle alone.
 func (w *World) Handler() http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.EscapedPath(), "/model/") || r.URL.Path != "/" {
-			w.runtime(rw, r)
+		if r.URL.Path != "/" {
+			w.infer(endpointOf(r), rw, r)
 			return
 		}
 		w.sts(rw, r)
 	})
 }
 
-// Serve starts a listener on loopback and gives its URL and a function that stops it.
-func (w *World) Serve() (url string, stop func(), err error) {
+// Endpoint serves one inference endpoint, Runtime or Mantle, whatever the host.
+func (w *World) Endpoint(name string) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.infer(name, rw, r) })
+}
+
+// Serve starts a listener on loopback for Handler and gives its URL and a function that
+// stops it.
+func (w *World) Serve() (url string, stop func(), err error) { return serve(w.Handler()) }
+
+// ServeEndpoint does so for one inference endpoint.
+func (w *World) ServeEndpoint(name string) (url string, stop func(), err error) {
+	return serve(w.Endpoint(name))
+}
+
+func serve(h http.Handler) (url string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
-	s := &http.Server{Handler: w.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.Serve(l) }() // it ends with Close
 	return "http://" + l.Addr().String(), func() { s.Close() }, nil
 }

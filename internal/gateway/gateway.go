@@ -54,14 +54,6 @@ type Role struct {
 	Broker bool
 }
 
-// A Target says where calls go that meet a condition: what is empty stays as it is.
-type Target struct {
-	When    policy.Condition
-	Region  string
-	Profile string // application inference profile that takes the model's place
-	Project string // project or workspace on bedrock-mantle
-}
-
 // A DrainMode says what happens to an answer whose caller has left.
 type DrainMode string
 
@@ -80,7 +72,7 @@ type Config struct {
 	Policy        *policy.Policy
 	Roles         []Role
 	Targets       []Target
-	Profiles      map[string]waybill.ModelID // model behind an application inference profile
+	Profiles      map[string]waybill.ModelID // model behind an ARN that does not name it, as of an application inference profile
 	MaxBody       int64                      // bytes; 0 means AWS's 25,000,000
 	BodyTimeout   time.Duration              // for a request to arrive whole; 0 means five minutes
 	Drain         DrainMode                  // empty means Drain
@@ -92,6 +84,12 @@ type Config struct {
 	// InsertUsage asks Chat Completions streams for their usage where the caller did
 	// not; the extra event reaches the caller, who may ignore it.
 	InsertUsage bool
+	// ProfileOnMessages lets targets put application inference profiles on the Messages API
+	// of bedrock-runtime, where AWS does not document them.
+	ProfileOnMessages bool
+	// WorkspaceHeaders are the spellings of the header that chooses a workspace on the
+	// Messages API; nil means all that AWS has written.
+	WorkspaceHeaders []string
 }
 
 // A Gateway is an http.Handler for callers.
@@ -103,6 +101,9 @@ type Gateway struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
+	// Catalogue tells the models behind profiles that Config.Profiles does not have; nil
+	// knows none.
+	Catalogue Catalogue
 	// Guard counts the distinct values of tag keys that declare a bound; nil counts
 	// nothing. Reload gives it the new policy.
 	Guard *policy.Guard
@@ -148,8 +149,11 @@ type call struct {
 	path      string      // escaped
 	query     string
 	record    waybill.Invocation
-	addUsage  bool // stream_options.include_usage was put in
-	broker    bool // it asks for a session, not for an answer
+	target    *Target
+	// modelInBody is the profile that takes the place of the body's model; empty means none.
+	modelInBody string
+	addUsage    bool // stream_options.include_usage was put in
+	broker      bool // it asks for a session, not for an answer
 }
 
 // ServeHTTP takes one call.
@@ -237,9 +241,16 @@ func (c *call) admit(r *http.Request) error {
 	if err := c.decide(asked); err != nil {
 		return err
 	}
-	c.aim()
+	c.findTarget()
 	if err := c.chooseRole(); err != nil {
 		return err
+	}
+	c.aim()
+	if c.modelInBody != "" {
+		body = parsed.WithModel(c.modelInBody)
+		if parsed, err = bedrock.ReadBody(body, c.route); err != nil {
+			return err
+		}
 	}
 	c.body = body
 	return c.stamp(parsed)
@@ -356,52 +367,7 @@ func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
 	return req
 }
 
-// aim chooses Region, profile and project: the first target that holds.
-func (c *call) aim() {
-	facts := c.decision.Fact
-	for i := range c.config.Targets {
-		t := &c.config.Targets[i]
-		if ok, _ := t.When.Holds(facts); !ok {
-			continue
-		}
-		if t.Region != "" {
-			c.record.Region = t.Region
-		}
-		if t.Profile != "" && c.route.Carrier != bedrock.NoMetadata {
-			c.record.ModelAsked, c.record.ModelID = c.record.ModelID, waybill.ModelID(t.Profile)
-			action := c.path[strings.LastIndexByte(c.path, '/'):]
-			c.path = "/model/" + escapeSegment(t.Profile) + action
-		}
-		if t.Project != "" && c.record.Endpoint == waybill.Mantle {
-			c.record.Project = t.Project
-		}
-		break
-	}
-	c.record.Model, c.record.Scope = c.record.ModelID.Base(), c.record.ModelID.Scope()
-	if c.record.ModelID.IsApplicationProfile() {
-		c.record.Profile = string(c.record.ModelID)
-		if source, ok := c.config.Profiles[c.record.Profile]; ok {
-			c.record.Model, c.record.Scope = source.Base(), source.Scope()
-		} else if c.record.ModelAsked != "" {
-			c.record.Model, c.record.Scope = c.record.ModelAsked.Base(), c.record.ModelAsked.Scope()
-		}
-	}
-}
-
-// escapeSegment escapes an ARN for one segment of a path, as the SDKs do.
-func escapeSegment(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
-			b.WriteByte(c)
-		} else {
-			b.WriteString("%" + strings.ToUpper(hex.EncodeToString([]byte{c})))
-		}
-	}
-	return b.String()
-}
-
-// chooseRole takes the first role that holds. Without one the call is refused: it
+// chooseRole takes the target's role, or else the first that holds. Without one the call is refused: it
 // would be billed to the gateway itself.
 func (c *call) chooseRole() error {
 	for i := range c.config.Roles {
@@ -409,7 +375,11 @@ func (c *call) chooseRole() error {
 		if c.broker && !role.Broker {
 			continue
 		}
-		if ok, _ := role.When.Holds(c.decision.Fact); !ok {
+		if c.target != nil && c.target.Role != "" {
+			if role.ARN != c.target.Role {
+				continue
+			}
+		} else if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,
@@ -444,7 +414,7 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 		carried = append(carried, "session")
 	}
 	if c.record.Project != "" {
-		bedrock.SetProject(c.header, c.route.Shape, c.record.Project)
+		bedrock.SetProject(c.header, c.route.Shape, c.record.Project, c.config.WorkspaceHeaders)
 		carried = append(carried, "resource")
 	} else if c.record.Profile != "" {
 		carried = append(carried, "resource")

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// readWith reads the configuration of home with more lines at its end.
+func readWith(t *testing.T, dir, more string) (*config, error) {
+	t.Helper()
+	good, err := os.ReadFile(filepath.Join(dir, "waybilld.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "more.yaml")
+	if err := os.WriteFile(file, append(good, more...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return readConfig(file)
+}
+
+const profileARN = "'arn:aws:bedrock:eu-west-1:111122223333:application-inference-profile/abc'"
+
+// Settings that are good are taken, and those that are not are refused with their place.
+func TestSettings(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	for _, tt := range []struct{ more, mistake string }{
+		{"targets: [{when: {model: anthropic.*}, profile: " + profileARN + "}]\n", ""},
+		{"targets: [{by: team, projects: {search: proj_abc}, project: default}]\n", ""},
+		{"targets: [{role: 'arn:aws:iam::111122223333:role/bedrock'}]\n", ""},
+		{"profiles: {" + profileARN + ": amazon.nova-lite-v1:0}\ntargets: [{profile: " + profileARN + "}]\n", ""},
+		{"targets: [{profile: " + profileARN + "}]\n", "more.yaml:10:11: the target has a profile, and nothing says for which model"},
+		{"targets: [{when: {model: a.*}, region: us-east-1, profile: " + profileARN + "}]\n", "the profile is in eu-west-1, and the target's Region is us-east-1"},
+		{"targets: [{when: {model: a.*}, profile: amazon.nova-lite-v1:0}]\n", "is not the ARN of an application inference profile"},
+		{"targets: [{project: Search}]\n", `more.yaml:10:21: "Search" is not the id of a project`},
+		{"targets: [{projects: {search: proj_abc}}]\n", "the target names none"},
+		{"targets: [{by: taem, projects: {search: proj_abc}}]\n", `more.yaml:10:16: "taem" is not a tag key that the policy declares`},
+		{"targets: [{role: 'arn:aws:iam::111122223333:role/other'}]\n", "more.yaml:10:18: the target's role is not among the roles"},
+		{"targets: [{when: {taem: search}}]\n", `"taem", which nothing declares`},
+		{"workspaceHeaders: [anthropic-workspace]\nprofileOnMessages: true\n", ""},
+		{"workspaceHeaders: [x-workspace]\n", `"x-workspace" is not known here`},
+		{"workspaceHeaders: []\n", "a workspace would be chosen by no header"},
+	} {
+		_, err := readWith(t, dir, tt.more)
+		switch {
+		case tt.mistake == "" && err != nil:
+			t.Errorf("%s is refused: %v", tt.more, err)
+		case tt.mistake != "" && (err == nil || !strings.Contains(err.Error(), tt.mistake)):
+			t.Errorf("%s: %v, want %q", tt.more, err, tt.mistake)
+		}
+	}
+}
