@@ -3,6 +3,7 @@ package clients
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,35 +23,61 @@ type client struct {
 	// script is run in testdata; empty for the SDK for Go, which is built in here.
 	script string
 	env    []string
-	// errors are the classes of what a user sees of the cases that fail. The last one is
-	// that of the gateway's own refusal.
-	throttled, invalid, untagged string
+	errors classes
+	// host is the name by which the client finds AWS and the gateway, where it matters.
+	host string
 }
 
+// classes are the client's own names of errors: of AWS's throttling, of AWS's word for a
+// model that there is none of, and of the gateway's refusal.
+type classes struct{ throttled, unknown, refused string }
+
 var (
-	bearer = []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"}
-	signed = []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
+	smithy    = classes{"ThrottlingException", "ValidationException", "AccessDeniedException"}
+	goTypes   = classes{"types.ThrottlingException", "types.ValidationException", "types.AccessDeniedException"}
+	stainless = classes{"RateLimitError", "BadRequestError", "PermissionDeniedError"}
+	onMantle  = classes{"RateLimitError", "NotFoundError", "PermissionDeniedError"}
+	vercel    = classes{"AI_APICallError", "AI_APICallError", "AI_APICallError"}
 )
 
+// What users set, as docs/operate/clients.md has it.
+var (
+	bearer          = []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"}
+	signed          = []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
+	anthropicBearer = []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"}
+	anthropicSigned = []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
+	anthropicPlain  = []string{"ANTHROPIC_BASE_URL={url}/anthropic", "ANTHROPIC_API_KEY={bearer}", "CLIENT=Anthropic", "MODEL=" + claude}
+	anthropicMantle = []string{"ANTHROPIC_BEDROCK_MANTLE_BASE_URL={url}/anthropic", "AWS_BEARER_TOKEN_BEDROCK={bearer}", "CLIENT=AnthropicBedrockMantle", "MODEL=anthropic.claude-haiku-4-5"}
+	openAIRuntime   = []string{"OPENAI_BASE_URL={url}/openai/v1", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b-1:0", "RESPONSES_MODEL=us.openai.gpt-5.6-sol"}
+	openAIMantle    = []string{"OPENAI_BASE_URL={url}/v1", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b", "EMBEDDING_MODEL=cohere.embed-v4"}
+)
+
+// mantle is a name by which a gateway tells calls to bedrock-mantle, where their path does
+// not.
+const mantle = "bedrock-mantle.us-east-1.example.com"
+
 var clients = []client{
-	{"aws-sdk-go-bearer", "", bearer, "types.ThrottlingException", "types.ValidationException", "types.AccessDeniedException"},
-	{"aws-sdk-go-signed", "", signed, "types.ThrottlingException", "types.ValidationException", "types.AccessDeniedException"},
-	{"aws-sdk-js-bearer", "js/aws-sdk.mjs", bearer, "ThrottlingException", "ValidationException", "AccessDeniedException"},
-	{"aws-sdk-js-signed", "js/aws-sdk.mjs", signed, "ThrottlingException", "ValidationException", "AccessDeniedException"},
-	{"anthropic-js-bedrock-bearer", "js/anthropic-bedrock.mjs", []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"},
-		"RateLimitError", "BadRequestError", "PermissionDeniedError"},
-	{"anthropic-js-bedrock-signed", "js/anthropic-bedrock.mjs", []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"},
-		"RateLimitError", "BadRequestError", "PermissionDeniedError"},
-	{"ai-sdk-bearer", "js/ai-sdk.mjs", bearer, "AI_APICallError", "AI_APICallError", "AI_APICallError"},
-	{"ai-sdk-signed", "js/ai-sdk.mjs", signed, "AI_APICallError", "AI_APICallError", "AI_APICallError"},
-	{"langchain-js", "js/langchain.mjs", bearer, "ThrottlingException", "ValidationException", "AccessDeniedException"},
-	{"boto3-bearer", "py/with_boto3.py", bearer, "ThrottlingException", "ValidationException", "AccessDeniedException"},
-	{"boto3-signed", "py/with_boto3.py", signed, "ThrottlingException", "ValidationException", "AccessDeniedException"},
-	{"anthropic-py-bedrock-bearer", "py/with_anthropic_bedrock.py", []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"},
-		"RateLimitError", "BadRequestError", "PermissionDeniedError"},
-	{"anthropic-py-bedrock-signed", "py/with_anthropic_bedrock.py", []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"},
-		"RateLimitError", "BadRequestError", "PermissionDeniedError"},
-	{"langchain-py", "py/with_langchain.py", bearer, "ThrottlingException", "ValidationException", "AccessDeniedException"},
+	{"go-bearer", "", bearer, goTypes, ""},
+	{"go-signed", "", signed, goTypes, ""},
+	{"aws-sdk-js-bearer", "js/aws-sdk.mjs", bearer, smithy, ""},
+	{"aws-sdk-js-signed", "js/aws-sdk.mjs", signed, smithy, ""},
+	{"anthropic-bedrock-js-bearer", "js/anthropic-bedrock.mjs", anthropicBearer, stainless, ""},
+	{"anthropic-bedrock-js-signed", "js/anthropic-bedrock.mjs", anthropicSigned, stainless, ""},
+	{"anthropic-js", "js/anthropic.mjs", anthropicPlain, stainless, ""},
+	{"openai-js-runtime", "js/openai.mjs", openAIRuntime, stainless, ""},
+	{"openai-js-mantle", "js/openai.mjs", openAIMantle, onMantle, ""},
+	{"ai-sdk-bearer", "js/ai-sdk.mjs", bearer, vercel, ""},
+	{"ai-sdk-signed", "js/ai-sdk.mjs", signed, vercel, ""},
+	{"langchain-js", "js/langchain.mjs", bearer, smithy, ""},
+	{"boto3-bearer", "py/with_boto3.py", bearer, smithy, ""},
+	{"boto3-signed", "py/with_boto3.py", signed, smithy, ""},
+	{"anthropic-bedrock-py-bearer", "py/with_anthropic_bedrock.py", anthropicBearer, stainless, ""},
+	{"anthropic-bedrock-py-signed", "py/with_anthropic_bedrock.py", anthropicSigned, stainless, ""},
+	{"anthropic-py", "py/with_anthropic.py", anthropicPlain, stainless, ""},
+	{"anthropic-py-mantle", "py/with_anthropic.py", anthropicMantle, onMantle, mantle},
+	{"openai-py-runtime", "py/with_openai.py", openAIRuntime, stainless, ""},
+	{"openai-py-mantle", "py/with_openai.py", openAIMantle, onMantle, ""},
+	{"langchain-py", "py/with_langchain.py", bearer, smithy, ""},
 }
 
 // A line is what the client's user sees of one case.
@@ -67,7 +94,7 @@ type line struct {
 
 // differs are the headers in which the two ways may differ: who answered when, which call
 // it was, and what belongs to a connection.
-var differs = map[string]bool{"Date": true, "X-Amzn-Requestid": true, "X-Waybill-Call-Id": true, "Connection": true, "Keep-Alive": true, "Transfer-Encoding": true}
+var differs = map[string]bool{"Date": true, "X-Amzn-Requestid": true, "X-Request-Id": true, "Request-Id": true, "X-Waybill-Call-Id": true, "Connection": true, "Keep-Alive": true, "Transfer-Encoding": true}
 
 // Stock clients get through the gateway what they get without it: the same bytes, and so
 // the same answers and errors. What the gateway refuses they show as an error of their
@@ -87,9 +114,9 @@ func TestStockClients(t *testing.T) {
 
 func (s *stand) try(t *testing.T, c client) {
 	interpreter := find(t, c)
-	straight, through := s.newFront(t, s.aws), s.newFront(t, s.gateway)
+	straight, through := s.newFront(t, s.aws, c.host), s.newFront(t, s.gateway, c.host)
 	without := s.run(t, c, interpreter, straight, direct)
-	with := s.run(t, c, interpreter, through, s.caller(t, c.name))
+	with := s.run(t, c, interpreter, through, s.callers[c.name])
 	if len(with) != len(without) || len(with) < 5 {
 		t.Fatalf("%d cases with the gateway, %d without", len(with), len(without))
 	}
@@ -100,12 +127,12 @@ func (s *stand) try(t *testing.T, c client) {
 			s.checkRefused(t, c, got)
 			continue
 		case "throttled":
-			if want.Error != c.throttled || want.Status != http.StatusTooManyRequests {
-				t.Errorf("throttled: %s, want %s", want.all, c.throttled)
+			if want.Error != c.errors.throttled || want.Status != http.StatusTooManyRequests {
+				t.Errorf("throttled: %s, want %s", want.all, c.errors.throttled)
 			}
 		case "invalid":
-			if want.Error != c.invalid || want.Status != http.StatusBadRequest && want.Status != http.StatusNotFound {
-				t.Errorf("invalid: %s, want %s", want.all, c.invalid)
+			if want.Error != c.errors.unknown || want.Status != http.StatusBadRequest && want.Status != http.StatusNotFound {
+				t.Errorf("invalid: %s, want %s", want.all, c.errors.unknown)
 			}
 		default:
 			if want.Error != "" {
@@ -113,7 +140,7 @@ func (s *stand) try(t *testing.T, c client) {
 			}
 		}
 		if got.all != want.all {
-			t.Errorf("%s:\n%s", got.Case, cmp.Diff(want.all, got.all))
+			t.Errorf("%s: %s", got.Case, parting(got.all, want.all))
 		}
 	}
 	sameBytes(t, straight.exchanges(), through.exchanges())
@@ -188,8 +215,8 @@ func (s *stand) run(t *testing.T, c client, interpreter string, f *front, p proo
 // checkRefused holds what a user sees of a call without a tag that is required.
 func (s *stand) checkRefused(t *testing.T, c client, got line) {
 	t.Helper()
-	if got.Error != c.untagged || got.Status != http.StatusForbidden {
-		t.Errorf("a refusal is shown as %s, want %s", got.all, c.untagged)
+	if got.Error != c.errors.refused || got.Status != http.StatusForbidden {
+		t.Errorf("a refusal is shown as %s, want %s", got.all, c.errors.refused)
 	}
 	for _, part := range []string{`tag "purpose" is required`, "tests"} {
 		if !strings.Contains(got.Message, part) {
@@ -215,13 +242,23 @@ func sameBytes(t *testing.T, without, with []*exchange) {
 		if i == refused {
 			continue
 		}
-		if got.status != want.status || !bytes.Equal(got.body.Bytes(), want.body.Bytes()) {
-			t.Errorf("with the gateway:\n%v\nwithout:\n%v", got, want)
+		if got.status != want.status || !bytes.Equal(got.withoutID(), want.withoutID()) {
+			t.Errorf("%s: %d and %d: %s", got.request, got.status, want.status, parting(string(got.withoutID()), string(want.withoutID())))
 		}
 		if diff := cmp.Diff(compared(want.header), compared(got.header)); diff != "" {
 			t.Errorf("%s: headers without the gateway (-) and with it (+):\n%s", got.request, diff)
 		}
 	}
+}
+
+// parting shows where two texts part.
+func parting(with, without string) string {
+	i := 0
+	for i < len(with) && i < len(without) && with[i] == without[i] {
+		i++
+	}
+	from := max(i-100, 0)
+	return fmt.Sprintf("from byte %d, with the gateway:\n%q\nwithout:\n%q", i, with[from:min(len(with), i+200)], without[from:min(len(without), i+200)])
 }
 
 // compared are the headers that must be the same.
@@ -234,6 +271,10 @@ func compared(h http.Header) http.Header {
 	}
 	return out
 }
+
+// carriesMetadata are the operations that take request metadata. The fake reads it after
+// it has looked for the model.
+var carriesMetadata = map[string]bool{"Converse": true, "ConverseStream": true, "InvokeModel": true, "InvokeModelWithResponseStream": true}
 
 // checkRecords holds what reached AWS through the gateway, and the gateway's journal,
 // against each other.
@@ -262,7 +303,7 @@ func (s *stand) checkRecords(t *testing.T, records []waybill.Invocation) {
 		if diff := cmp.Diff(want, call.SessionTags); diff != "" {
 			t.Errorf("%s of %s: session tags:\n%s", call.Operation, user, diff)
 		}
-		if diff := cmp.Diff(want, call.Metadata); diff != "" {
+		if diff := cmp.Diff(want, call.Metadata); diff != "" && carriesMetadata[call.Operation] && call.Status != http.StatusBadRequest {
 			t.Errorf("%s of %s: request metadata:\n%s", call.Operation, user, diff)
 		}
 		entries := byRequest[call.RequestID]
@@ -277,6 +318,12 @@ func (s *stand) checkRecords(t *testing.T, records []waybill.Invocation) {
 		}
 		if call.Status != http.StatusOK {
 			continue
+		}
+		if bytes.Contains(call.RequestBody, []byte(`"stream":true`)) && call.Operation == "ChatCompletions" && !bytes.Contains(call.RequestBody, []byte("include_usage")) {
+			if r.Usage.Known {
+				t.Errorf("%s of %s: the journal has %v, and AWS did not tell it", call.Operation, user, r.Usage)
+			}
+			continue // the caller did not ask for it, and the gateway is not told to
 		}
 		if !r.Usage.Known || r.Usage.Of(waybill.Input) != call.InputTokens || r.Usage.Of(waybill.Output) != call.OutputTokens {
 			t.Errorf("%s of %s: the journal has %v, AWS %d in and %d out", call.Operation, user, r.Usage, call.InputTokens, call.OutputTokens)

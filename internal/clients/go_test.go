@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/document"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/types"
-	"github.com/aws/smithy-go"
+	smithygo "github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
@@ -73,7 +73,7 @@ func stockGo(ctx context.Context) error {
 		}
 		return map[string]any{"text": text, "tool": tool, "usage": a.Usage, "finish": a.StopReason}, nil
 	}
-	body, err := json.Marshal(map[string]any{"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100, "messages": []any{map[string]any{"role": "user", "content": question}}})
+	body, err := json.Marshal(map[string]any{"anthropic_version": "bedrock-2023-05-31", "max_tokens": 1000, "messages": []any{map[string]any{"role": "user", "content": question}}})
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func class(err error) (name string, status int, message string) {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		name = strings.TrimPrefix(fmt.Sprintf("%T", e), "*")
 	}
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
+	if api, ok := errors.AsType[smithygo.APIError](err); ok {
 		message = api.ErrorMessage()
 	}
 	return name, status, message

@@ -3,10 +3,12 @@ package clients
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -53,7 +55,8 @@ type stand struct {
 	dir      string // waybilld's folder
 	keys     *identity.Keys
 	sealer   *identity.Sealer
-	ca       string // file with the authority of every listener here
+	callers  map[string]proof // of each client, by its name
+	ca       string           // file with the authority of every listener here
 	roots    *x509.CertPool
 	waybilld *exec.Cmd
 	ended    chan struct{} // closed once all that waybilld had to say is in log
@@ -140,6 +143,10 @@ journal: {dir: journal}
 	s.ca = filepath.Join(s.dir, "certificate.pem")
 	if s.keys, err = identity.OpenKeys(filepath.Join(s.dir, "keys.jsonl")); err != nil {
 		t.Fatal(err)
+	}
+	s.callers = make(map[string]proof)
+	for _, c := range clients { // before the start: waybilld looks for new keys every two seconds
+		s.callers[c.name] = s.caller(t, c.name)
 	}
 	s.waybilld = exec.Command(program, "--config", filepath.Join(s.dir, "waybilld.yaml"))
 	stderr, err := s.waybilld.StderrPipe()
@@ -262,8 +269,14 @@ type exchange struct {
 	whole   bool
 }
 
-func (e *exchange) String() string {
-	return fmt.Sprintf("%s -> %d %v\n%q", e.request, e.status, e.header, e.body.String())
+// withoutID is the body without the id of the call, which errors in Anthropic's shape
+// repeat.
+func (e *exchange) withoutID() []byte {
+	id := e.header.Get("X-Amzn-Requestid")
+	if id == "" {
+		return e.body.Bytes()
+	}
+	return bytes.ReplaceAll(e.body.Bytes(), []byte(id), []byte("ID"))
 }
 
 // A front stands before AWS or before the gateway, and keeps what goes to the client.
@@ -278,7 +291,8 @@ type front struct {
 // newFront serves TLS, since the SDK for Go sends bearer tokens over nothing else, and
 // HTTP/2, since the SDK for JavaScript speaks nothing else to bedrock-runtime. What came
 // over HTTP/2 goes on over HTTP/2 where the other side speaks it.
-func (s *stand) newFront(t *testing.T, to string) *front {
+// A host that is given takes the place of the one that the client has called.
+func (s *stand) newFront(t *testing.T, to, host string) *front {
 	t.Helper()
 	f := &front{}
 	target, err := url.Parse(to)
@@ -294,10 +308,14 @@ func (s *stand) newFront(t *testing.T, to string) *front {
 		t.Cleanup(way[major].CloseIdleConnections)
 	}
 	proxy := &httputil.ReverseProxy{
-		Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return way[r.ProtoMajor].RoundTrip(r) }),
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			return way[r.ProtoMajor].RoundTrip(r.WithContext(context.WithoutCancel(r.Context()))) // a client may leave at the end of a stream, and before that of the body
+		}),
 		Rewrite: func(r *httputil.ProxyRequest) { // the Host stays: it is signed
 			r.Out.URL.Scheme, r.Out.URL.Host = target.Scheme, target.Host
-			r.Out.ProtoMajor = r.In.ProtoMajor
+			if host != "" {
+				r.Out.Host = host
+			}
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(a *http.Response) error {
@@ -340,6 +358,12 @@ func (k *kept) Read(p []byte) (int, error) {
 	k.e.body.Write(p[:n])
 	k.e.whole = k.e.whole || err == io.EOF
 	return n, err
+}
+
+// Close reads what the client has left.
+func (k *kept) Close() error {
+	_, err := io.Copy(io.Discard, k)
+	return errors.Join(err, k.ReadCloser.Close())
 }
 
 // exchanges are what passed, once all of it has.

@@ -3,7 +3,7 @@ import { AnthropicBedrock } from '@anthropic-ai/bedrock-sdk';
 import { all, claude, missing, question, run, tagHeader, throttled, weather } from './say.mjs';
 
 const client = new AnthropicBedrock({ defaultHeaders: tagHeader, maxRetries: 1 });
-const ask = (content, more) => ({ model: claude, max_tokens: 100, messages: [{ role: 'user', content }], ...more });
+const ask = (content, more) => ({ model: claude, max_tokens: 1000, messages: [{ role: 'user', content }], ...more });
 
 await run({
   async message() {

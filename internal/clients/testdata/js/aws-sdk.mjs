@@ -10,7 +10,7 @@ const messages = (text) => [{ role: 'user', content: [{ text }] }];
 const converse = (text, more) => client.send(new ConverseCommand({ modelId: nova, messages: messages(text), requestMetadata: purpose, ...more }));
 const invoke = {
   modelId: claude, contentType: 'application/json', requestMetadata: JSON.stringify(purpose),
-  body: JSON.stringify({ anthropic_version: 'bedrock-2023-05-31', max_tokens: 100, messages: [{ role: 'user', content: question }] }),
+  body: JSON.stringify({ anthropic_version: 'bedrock-2023-05-31', max_tokens: 1000, messages: [{ role: 'user', content: question }] }),
 };
 const json = (bytes) => JSON.parse(Buffer.from(bytes).toString());
 

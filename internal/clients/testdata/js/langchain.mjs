@@ -17,7 +17,7 @@ await run({
     return { ...seen(chunks.reduce((a, b) => a.concat(b))), chunks: chunks.length };
   },
   async tool() {
-    const m = await chat(nova).bindTools([{ type: 'function', function: { name: weather.name, description: weather.description, parameters: weather.schema } }], { tool_choice: 'any' }).invoke(question, tagged);
+    const m = await chat(claude).bindTools([{ type: 'function', function: { name: weather.name, description: weather.description, parameters: weather.schema } }], { tool_choice: 'any' }).invoke(question, tagged);
     return { tool: m.tool_calls[0], usage: m.usage_metadata };
   },
   async embed() {

@@ -21,6 +21,8 @@ def run(cases, seen):
     for name, make in cases.items():
         try:
             line = make()
+            if not isinstance(line, dict):
+                line = {}  # a case that is about its error, and has none
         except Exception as e:
             line = {"error": type(e).__name__, **seen(e)}
         print(json.dumps({"case": name, **line}, default=str), flush=True)

@@ -7,7 +7,7 @@ client = AnthropicBedrock(default_headers=say.tag_header, max_retries=1)
 
 
 def ask(content, **more):
-    return {"model": say.claude, "max_tokens": 100, "messages": [{"role": "user", "content": content}], **more}
+    return {"model": say.claude, "max_tokens": 1000, "messages": [{"role": "user", "content": content}], **more}
 
 
 def message():

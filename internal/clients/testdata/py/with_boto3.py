@@ -11,7 +11,7 @@ invoke = {
     "modelId": say.claude,
     "contentType": "application/json",
     "requestMetadata": json.dumps(say.purpose),
-    "body": json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100, "messages": [{"role": "user", "content": say.question}]}),
+    "body": json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 1000, "messages": [{"role": "user", "content": say.question}]}),
 }
 
 

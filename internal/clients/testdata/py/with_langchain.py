@@ -25,7 +25,7 @@ def stream():
 
 def tool():
     spec = {"type": "function", "function": {"name": say.weather["name"], "description": say.weather["description"], "parameters": say.weather["schema"]}}
-    m = chat().bind_tools([spec], tool_choice="any").invoke(say.question)
+    m = chat(say.claude).bind_tools([spec], tool_choice="any").invoke(say.question)
     return {"tool": m.tool_calls[0] if m.tool_calls else None, "usage": m.usage_metadata}
 
 
