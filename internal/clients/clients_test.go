@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -185,7 +188,11 @@ func (s *stand) run(t *testing.T, c client, interpreter string, f *front, p proo
 	for _, e := range c.env {
 		env = append(env, fill(e, f, p))
 	}
-	cmd := exec.CommandContext(t.Context(), interpreter)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, interpreter)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // a Go program then says where it stands
+	cmd.WaitDelay = 5 * time.Second
 	if c.script == "" {
 		env = append(env, clientVariable+"=go")
 	} else {
