@@ -158,6 +158,7 @@ func readConfig(path string) (*config, error) {
 		"timeouts": func(n policy.Node) {
 			n.Fields(map[string]func(policy.Node){
 				"body":      func(n policy.Node) { c.gateway.BodyTimeout = duration(n) },
+				"write":     func(n policy.Node) { c.gateway.WriteTimeout = duration(n) },
 				"firstByte": func(n policy.Node) { c.headerTimeout = duration(n) },
 				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
 			})

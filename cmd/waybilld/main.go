@@ -207,6 +207,7 @@ func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers) htt
 	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == credential.BrokerPath {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // of a call before it on this connection
 			broker.ServeHTTP(w, r)
 			return
 		}

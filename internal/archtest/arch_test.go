@@ -40,7 +40,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
-	{"internal/control", []string{".", "internal/policy", "internal/screen"}},
+	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
 	// What we do. The three flows.
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
@@ -56,6 +56,7 @@ var allowed = []struct {
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
 	{"internal/demo", []string{"internal/fakeaws"}},
+	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/gateway"}},
@@ -64,6 +65,7 @@ var allowed = []struct {
 
 	// For tests only.
 	{"internal/archtest", nil},
+	{"internal/clients", nil},
 }
 
 // banned are modules no package reachable from a program, or from what others build

@@ -13,19 +13,22 @@ import (
 // A Reading is what a meter has seen of one answer.
 type Reading struct {
 	Usage waybill.Usage // not known unless the answer told it
-	// From says where the usage was read (headers, body, metrics, metadata, sse), or why
-	// it is not known.
+	// From says where the usage was read (headers, body, metrics, metadata, sse, chunk,
+	// request), or why it is not known.
 	From        string
 	Tier        string // served, in our words; empty if the answer does not say
 	LatencyMode string
 	StopReason  string
 	ResponseID  string // the body's own id, of OpenAI and Anthropic shapes
+	// Model is the model as the answer names it, where the request's does not tell: that of
+	// a response looked at later, or the one a prompt router has chosen. Empty otherwise.
+	Model waybill.ModelID
 	// GuardrailUnits are the text units of all guardrail policies that are charged for,
 	// where the answer tells them.
 	GuardrailUnits int64
-	// Background is set where the usage is that of an earlier call with background set,
-	// told by a look at its response. Every later look tells it again: count it once for
-	// each ResponseID.
+	// Background is set where the answer is of a response that is made in the background.
+	// The call that asks for it and every later look that finds it done tell of one use of
+	// the model: count them once, by ResponseID.
 	Background bool
 	// ErrorCode is AWS's name of the error, of an answer with an error status.
 	ErrorCode string
@@ -49,13 +52,17 @@ type Meter struct {
 	frames  *frameScanner
 	events  *eventScanner
 
-	reading Reading
-	metrics waybill.Usage // of the last chunk, or of the metadata event
-	final   bool          // of a stream: what tells the whole usage was seen
-	claude  claudeUsage   // of message_start and message_delta
-	inner   memberScanner // for events and chunks
-	scratch []byte
-	reason  string
+	reading    Reading
+	asked      waybill.Usage // what the request asks for, of models that are charged by it
+	metrics    waybill.Usage // of the last chunk, or of the metadata event
+	native     waybill.Usage // of a stream whose last chunk has the family's usage and no metrics
+	final      bool          // of a stream: what tells the whole usage was seen
+	ended      bool          // a Responses stream has told its last event
+	background bool          // the response is made in the background
+	claude     claudeUsage   // of message_start and message_delta
+	inner      memberScanner // for events and chunks
+	scratch    []byte
+	reason     string
 }
 
 // NewMeter makes a meter for the answer to a route.
@@ -74,13 +81,22 @@ func NewMeter(r Route, status int, h http.Header) *Meter {
 		m.events = &eventScanner{each: m.event}
 	case media == "application/json", media == "":
 		m.members = &memberScanner{want: wanted}
-		if r.Operation == Responses || r.Operation == CompactResponse || r.Operation == GetResponse {
+		if r.Operation == Responses || r.Operation == CompactResponse || r.Operation == GetResponse || r.Operation == CancelResponse {
 			m.members.want, m.members.limit = wantedOfResponse, maxEvent
 		}
 	default:
 		m.reason = "unmetered: the answer is " + clip(media)
 	}
 	return m
+}
+
+// Request shows the meter what was asked, before the answer: the model that was called and
+// the body as it was sent. Rerank models and those that make video are charged by it, and
+// their answers do not repeat it. The body is not kept.
+func (m *Meter) Request(model waybill.ModelID, body []byte) {
+	if m.route.Spends && m.status >= 200 && m.status < 300 {
+		m.asked, _ = askedUsage(m.route, model, body)
+	}
 }
 
 // Write shows the meter a piece of the answer. It never fails.
@@ -103,7 +119,7 @@ func wanted(name []byte) interest {
 	case "usage", "serviceTier", "service_tier", "performanceConfig", "stopReason", "stop_reason", "id", "type", "status",
 		"prompt_token_count", "generation_token_count", "inputTextTokenCount", "inputTokenCount",
 		"totalOutputTextTokenCount", "results", "Output", "error", "code", "__type", "background", "trace",
-		"amazon-bedrock-trace", "amazon-bedrock-invocationMetrics", "message", "delta":
+		"amazon-bedrock-trace", "amazon-bedrock-invocationMetrics", "message", "delta", "metadata", "invocationArn":
 		return keep
 	case "images", "artifacts", "choices", "embedding", "embeddings", "embeddingsByType", "data":
 		return measure
@@ -113,7 +129,8 @@ func wanted(name []byte) interest {
 
 // wantedOfResponse adds the output of a response: it tells the web searches.
 func wantedOfResponse(name []byte) interest {
-	if string(name) == "output" {
+	switch string(name) {
+	case "output", "model":
 		return keep
 	}
 	return wanted(name)
@@ -172,19 +189,66 @@ func (m *Meter) readFree() {
 	r := &m.reading
 	r.Usage, r.From, r.Whole = waybill.NewUsage(), "free of charge", true
 	found := m.found()
+	if m.unknownOperation(found) {
+		return
+	}
 	switch m.route.Operation {
 	case ApplyGuardrail, InvokeGuardrailChecks:
-		r.From = "guardrail"
-		r.GuardrailUnits = guardrailUnits(found["usage"])
+		units, ok := guardrailUnits(found["usage"])
+		r.GuardrailUnits, r.From = units, "guardrail"
+		if !ok {
+			r.Usage, r.From = waybill.Usage{}, m.unread("unmetered: the answer has no guardrail units that are understood")
+			r.Whole = m.members != nil && m.members.done
+		}
 	case GetResponse, CancelResponse:
-		m.details(found)
-		if string(found["background"]) != "true" {
+		if m.events != nil {
+			m.events.end()
+			r.Whole = m.ended
+		}
+		m.responseDetails(found)
+		if model, ok := found["model"]; ok {
+			r.Model = waybill.ModelID(text(model))
+		}
+		if r.Background = m.background; !r.Background {
 			return
 		}
-		if v, ok := usageOf(OpenAI, found["usage"]); ok {
-			r.Usage, r.From, r.Background = withSearches(v, found["output"]), "body", true
+		if v, ok := usageOf(OpenAI, found["usage"]); ok && !unfinished(found["status"]) {
+			r.Usage, r.From = withSearches(v, found["output"]), "body"
+		} else if m.metrics.Known {
+			r.Usage, r.From = m.metrics, "sse"
+		} else { // not done yet, or told nothing: a later look may
+			r.Background = false
 		}
 	}
+}
+
+// unfinished reports whether a response is still being made.
+func unfinished(status []byte) bool {
+	s := text(status)
+	return s == "queued" || s == "in_progress"
+}
+
+// unread is why nothing was read of an answer: what is known of it, or else other.
+func (m *Meter) unread(other string) string {
+	switch {
+	case m.reason != "":
+		return m.reason
+	case m.members != nil && !m.members.done:
+		return "the answer was cut"
+	}
+	return other
+}
+
+// unknownOperation finds the answer that AWS has for paths it does not know: of status
+// 200, as a rule.
+func (m *Meter) unknownOperation(found map[string][]byte) bool {
+	if !bytes.Contains(found["Output"], []byte("UnknownOperationException")) {
+		return false
+	}
+	r := &m.reading
+	r.UnknownOperation, r.Whole = true, m.members.done
+	r.Usage, r.From = waybill.NewUsage(), "AWS does not know this path"
+	return true
 }
 
 func (m *Meter) found() map[string][]byte {
@@ -202,23 +266,21 @@ func (m *Meter) readMembers() {
 		s = &none
 	}
 	r.Whole = s.done
-	if bytes.Contains(s.found["Output"], []byte("UnknownOperationException")) {
-		r.UnknownOperation = true
-		r.Usage, r.From = waybill.NewUsage(), "AWS does not know this path"
+	if m.unknownOperation(s.found) {
 		return
 	}
-	m.details(s.found)
+	m.responseDetails(s.found)
+	r.Background = m.background && r.ResponseID != ""
 	body, inBody := usageOf(m.route.Shape, s.found["usage"])
 	if m.route.Operation == InvokeModel {
+		if _, ranked := s.lengths["results"]; ranked && m.asked.Known {
+			r.Usage, r.From = m.asked, "request" // tokens are not charged besides
+			return
+		}
 		if !inBody {
 			body, inBody = familyUsage(s.found)
 		}
-		if images := int64(s.lengths["images"] + s.lengths["artifacts"]); images > 0 {
-			if !inBody {
-				body, inBody = waybill.NewUsage(), true
-			}
-			body = body.With(waybill.OutputImage, images)
-		}
+		body, inBody = withImages(body, inBody, s.lengths)
 		if v, ok := headerUsage(m.header, body, inBody, m.embeds()); ok {
 			r.Usage, r.From = v, "headers"
 			return
@@ -230,11 +292,25 @@ func (m *Meter) readMembers() {
 	case s == &none:
 	case !s.done:
 		m.reason = "the answer was cut"
+	case m.route.Operation == StartAsyncInvoke && m.asked.Known && r.ResponseID != "":
+		r.Usage, r.From = m.asked, "request"
 	case m.route.Operation == StartAsyncInvoke:
 		m.reason = "unmetered: the result goes to S3"
-	case string(s.found["background"]) == "true":
+	case m.background:
 		m.reason = "the response is made in the background: a later look at it tells"
 	}
+}
+
+// withImages adds the images of an answer to its usage, which is known if it has any.
+func withImages(u waybill.Usage, known bool, lengths map[string]int) (waybill.Usage, bool) {
+	images := int64(lengths["images"] + lengths["artifacts"])
+	if images == 0 {
+		return u, known
+	}
+	if !known {
+		u = waybill.NewUsage()
+	}
+	return u.With(waybill.OutputImage, images), true
 }
 
 // embeds reports whether the answer is that of an embedding model, which tells input
@@ -280,24 +356,35 @@ func (m *Meter) details(found map[string][]byte) {
 	set(&r.StopReason, text(found["stopReason"]))
 	set(&r.StopReason, text(found["stop_reason"]))
 	set(&r.ResponseID, text(found["id"]))
+	set(&r.ResponseID, text(found["invocationArn"]))
+	if router := member(found["trace"], "promptRouter"); len(router) > 0 {
+		r.Model = waybill.ModelID(text(member(router, "invokedModelId")))
+	}
 	for _, name := range []string{"trace", "amazon-bedrock-trace"} {
 		if trace, ok := found[name]; ok {
-			r.GuardrailUnits += guardrailUnits(trace)
+			units, _ := guardrailUnits(trace)
+			r.GuardrailUnits += units
 		}
 	}
 }
 
+// responseDetails reads what a response says beside its usage.
+func (m *Meter) responseDetails(found map[string][]byte) {
+	m.details(found)
+	m.background = m.background || string(found["background"]) == "true"
+}
+
 // frame looks at one message of an event stream.
 func (m *Meter) frame(f frame) {
-	switch f.messageType {
+	switch string(f.messageType) {
 	case "exception":
-		m.reading.Exception = f.exceptionType
+		m.reading.Exception = string(f.exceptionType)
 		return
 	case "error":
-		m.reading.Exception = f.errorCode
+		m.reading.Exception = string(f.errorCode)
 		return
 	}
-	switch f.eventType {
+	switch string(f.eventType) {
 	case "chunk":
 		m.chunk(f.payload)
 	case "messageStop":
@@ -374,7 +461,31 @@ func (m *Meter) part(doc []byte) {
 		if v, ok := usageOf(AWS, metrics); ok {
 			m.metrics = v
 		}
+	} else if v, ok := lastUsage(s, doc); ok {
+		m.native = v
 	}
+}
+
+// lastUsage is the usage in the last part of a stream in a family's own words: Nova's
+// metadata, or OpenAI's chunk without choices or with the reason of the end. Other parts
+// tell the usage so far. Bedrock adds its metrics to the last part of every family that
+// was seen; this is for one that it forgets.
+func lastUsage(s *memberScanner, doc []byte) (waybill.Usage, bool) {
+	if v, ok := usageOf(AWS, member(s.found["metadata"], "usage")); ok {
+		return v, true
+	}
+	choices, there := s.lengths["choices"]
+	if !there || choices > 0 && !finished(doc) {
+		return waybill.Usage{}, false
+	}
+	return usageOf(OpenAI, s.found["usage"])
+}
+
+// finished reports whether a chunk of OpenAI's shape tells why the answer ended.
+func finished(doc []byte) bool {
+	_, rest, found := bytes.Cut(doc, []byte(`"finish_reason"`))
+	rest = bytes.TrimLeft(rest, ": \t\r\n")
+	return found && len(rest) > 0 && rest[0] == '"'
 }
 
 // claudePart reads what message_start and message_delta tell. Other families have
@@ -405,6 +516,8 @@ func (m *Meter) readFrames() {
 		if m.route.Operation == ConverseStream {
 			r.From = "metadata"
 		}
+	} else if m.native.Known && m.frames.whole() && r.Exception == "" {
+		r.Usage, r.From = m.native, "chunk"
 	}
 	r.Whole = m.frames.whole() && (r.Usage.Known || r.Exception != "")
 	switch {
@@ -454,7 +567,7 @@ func (m *Meter) event(name, data []byte) {
 		m.reading.Whole = true
 		return
 	}
-	if isLast(kind) {
+	if isLast(kind) || kind == "response.created" {
 		m.response(kind, data)
 		return
 	}
@@ -471,12 +584,19 @@ func isLast(kind string) bool {
 	return kind == "response.completed" || kind == "response.incomplete" || kind == "response.failed"
 }
 
-// response reads the last event of a Responses stream, which holds the whole response.
+// response reads the first or the last event of a Responses stream. They hold the response
+// as it stands; the last one the whole.
 func (m *Meter) response(kind string, data []byte) {
-	m.reading.Whole = true
 	s := memberScanner{want: wantedOfResponse, limit: maxEvent}
 	s.Write(member(data, "response"))
-	m.details(s.found)
+	m.responseDetails(s.found)
+	if !isLast(kind) {
+		return
+	}
+	m.reading.Whole, m.ended = true, true
+	if m.route.ModelID == "" && !m.route.ModelInBody { // a look at it
+		m.reading.Model = waybill.ModelID(text(s.found["model"]))
+	}
 	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
 		m.metrics = withSearches(v, s.found["output"])
 	}
@@ -491,6 +611,7 @@ func (m *Meter) response(kind string, data []byte) {
 
 func (m *Meter) readEvents() {
 	r := &m.reading
+	r.Background = m.background && r.ResponseID != ""
 	if m.claude.ServiceTier != "" {
 		r.Tier = tier(m.claude.ServiceTier)
 	}
@@ -521,10 +642,11 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	if outputBody[0] == '{' {
 		s := memberScanner{want: wanted}
 		s.Write(outputBody)
-		if v, ok := anyUsage(s.found["usage"]); ok {
-			return v, true
+		v, ok := anyUsage(s.found["usage"])
+		if !ok {
+			v, ok = familyUsage(s.found)
 		}
-		return familyUsage(s.found)
+		return withImages(v, ok, s.lengths)
 	}
 	var chunks []json.RawMessage
 	if outputBody[0] != '[' || json.Unmarshal(outputBody, &chunks) != nil {
@@ -537,6 +659,9 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	split, ok := m.claude.usage()
 	if ok && m.metrics.Known {
 		return sameWrites(m.metrics, split), true
+	}
+	if !m.metrics.Known {
+		m.metrics = m.native
 	}
 	return m.metrics, m.metrics.Known
 }

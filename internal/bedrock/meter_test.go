@@ -22,9 +22,9 @@ import (
 func route(op bedrock.Operation) bedrock.Route {
 	r := bedrock.Route{Operation: op, Endpoint: waybill.Runtime, Spends: true}
 	switch op {
-	case bedrock.ChatCompletions, bedrock.Responses, bedrock.Embeddings:
+	case bedrock.ChatCompletions, bedrock.Responses, bedrock.CompactResponse, bedrock.Embeddings:
 		r.Shape, r.ModelInBody = bedrock.OpenAI, true
-	case bedrock.GetResponse:
+	case bedrock.GetResponse, bedrock.CancelResponse:
 		r.Shape, r.Spends = bedrock.OpenAI, false
 	case bedrock.Messages:
 		r.Shape, r.ModelInBody = bedrock.Anthropic, true
@@ -42,10 +42,16 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+
+	model   waybill.ModelID // of the request
+	request string          // its body
 }
 
 func (a answer) read(pieces ...int) bedrock.Reading {
 	m := bedrock.NewMeter(a.route, a.status, a.header)
+	if a.request != "" {
+		m.Request(a.model, []byte(a.request))
+	}
 	left := a.body
 	for i := 0; len(left) > 0; i++ {
 		n := len(left)
@@ -80,7 +86,7 @@ func check(t *testing.T, a answer, want bedrock.Reading) {
 func fields(r bedrock.Reading) map[string]string {
 	m := map[string]string{"usage": usageText(r.Usage), "from": r.From, "tier": r.Tier, "latency": r.LatencyMode, "stop": r.StopReason, "id": r.ResponseID,
 		"whole": fmt.Sprint(r.Whole), "exception": r.Exception, "error": r.ErrorCode, "guardrail": fmt.Sprint(r.GuardrailUnits),
-		"unknown operation": fmt.Sprint(r.UnknownOperation), "background": fmt.Sprint(r.Background)}
+		"unknown operation": fmt.Sprint(r.UnknownOperation), "model": string(r.Model), "background": fmt.Sprint(r.Background)}
 	maps.DeleteFunc(m, func(_, v string) bool { return v == "" || v == "false" || v == "0" })
 	return m
 }
@@ -186,11 +192,42 @@ func TestUnaryUsage(t *testing.T) {
 			"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
 			bedrock.Reading{Usage: usage(`{"input":9,"output":2,"search_unit":3}`), From: "body", Whole: true}},
 		{"Responses in the background", bedrock.Responses, headers(), `{"id":"resp_1","status":"queued","background":true,"usage":null}`,
-			bedrock.Reading{From: "the response is made in the background: a later look at it tells", ResponseID: "resp_1", Whole: true}},
+			bedrock.Reading{From: "the response is made in the background: a later look at it tells", ResponseID: "resp_1", Background: true, Whole: true}},
 		{"a look at it", bedrock.GetResponse, headers(), `{"id":"resp_1","status":"completed","background":true,"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
 			bedrock.Reading{Usage: usage(`{"input":9,"output":2}`), From: "body", ResponseID: "resp_1", Background: true, Whole: true}},
 		{"a look at one that was metered", bedrock.GetResponse, headers(), `{"id":"resp_1","status":"completed","background":false,"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
 			bedrock.Reading{Usage: usage(`{}`), From: "free of charge", ResponseID: "resp_1", Whole: true}},
+		{"a look at one that is being made", bedrock.GetResponse, headers(), `{"id":"resp_1","status":"in_progress","background":true,"model":"openai.gpt-oss-120b","usage":{"input_tokens":9,"output_tokens":1,"total_tokens":10}}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "free of charge", ResponseID: "resp_1", Model: "openai.gpt-oss-120b", Whole: true}},
+		{"one that was cancelled", bedrock.CancelResponse, headers(), `{"id":"resp_1","status":"cancelled","background":true,"model":"openai.gpt-oss-120b","output":[{"type":"web_search_call","action":{"type":"search"}}],"usage":{"input_tokens":9,"output_tokens":2,"total_tokens":11}}`,
+			bedrock.Reading{Usage: usage(`{"input":9,"output":2,"search_unit":1}`), From: "body", ResponseID: "resp_1", Model: "openai.gpt-oss-120b", Background: true, Whole: true}},
+		{"Compaction", bedrock.CompactResponse, headers(), `{"id":"resp_2","object":"response.compaction","output":[],"usage":{"input_tokens":139,"input_tokens_details":{"cached_tokens":0},"output_tokens":438,"output_tokens_details":{"reasoning_tokens":64},"total_tokens":577}}`,
+			bedrock.Reading{Usage: usage(`{"input":139,"output":438,"reasoning":64}`), From: "body", ResponseID: "resp_2", Whole: true}},
+		{"Embeddings without usage", bedrock.Embeddings, headers(), `{"data":[{"embedding":[0.1]}]}`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
+		{"Messages with web searches", bedrock.Messages, headers(), `{"usage":{"input_tokens":5,"output_tokens":6,"server_tool_use":{"web_search_requests":2}}}`,
+			bedrock.Reading{Usage: usage(`{"input":5,"output":6,"search_unit":2}`), From: "body", Whole: true}},
+		{"a prompt router's choice", bedrock.Converse, headers(), `{"usage":{"inputTokens":1,"outputTokens":2},"trace":{"promptRouter":{"invokedModelId":"arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"}}}`,
+			bedrock.Reading{Usage: usage(`{"input":1,"output":2}`), From: "body", Model: "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", Whole: true}},
+		{"caches of three lives", bedrock.Converse, headers(), `{"usage":{"inputTokens":1,"outputTokens":2,"cacheWriteInputTokens":111,"cacheDetails":[{"ttl":"1h","inputTokens":100},{"ttl":"30m","inputTokens":10},{"ttl":"5m","inputTokens":1}]}}`,
+			bedrock.Reading{Usage: usage(`{"input":1,"output":2,"cache_write_5m":1,"cache_write_30m":10,"cache_write_1h":100}`), From: "body", Whole: true}},
+		{"Mistral text, headers alone", bedrock.InvokeModel, tokens("Input", "9", "Output", "1"), `{"outputs":[{"text":"x","stop_reason":"stop"}]}`, bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Whole: true}},
+		{"DeepSeek R1, headers alone", bedrock.InvokeModel, tokens("Input", "9", "Output", "1"), `{"choices":[{"text":"x","stop_reason":"stop"}]}`, bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Whole: true}},
+		{"Pegasus, headers alone", bedrock.InvokeModel, tokens("Input", "9", "Output", "1"), `{"message":"x","finishReason":"stop"}`, bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Whole: true}},
+		{"Titan image embeddings, header alone", bedrock.InvokeModel, tokens("Input", "9"), `{"embedding":[0.1],"message":null}`, bedrock.Reading{Usage: usage(`{"input":9}`), From: "headers", Whole: true}},
+		{"Stability", bedrock.InvokeModel, headers(), `{"seeds":[7],"finish_reasons":[null],"images":["aGk="]}`, bedrock.Reading{Usage: usage(`{"output_image":1}`), From: "body", Whole: true}},
+		{"Qwen with reasoning and a tier", bedrock.InvokeModel, headers(), `{"choices":[{}],"service_tier":"flex","usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14,"completion_tokens_details":{"reasoning_tokens":3}}}`,
+			bedrock.Reading{Usage: usage(`{"input":10,"output":4,"reasoning":3}`), From: "body", Tier: "flex", Whole: true}},
+		{"the tier and the latency of headers", bedrock.InvokeModel, func() http.Header {
+			h := tokens("Input", "9", "Output", "1")
+			h.Set("X-Amzn-Bedrock-Service-Tier", "default")
+			h.Set("X-Amzn-Bedrock-PerformanceConfig-Latency", "optimized")
+			return h
+		}(), `{"outputs":[]}`, bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Tier: "standard", LatencyMode: "optimized", Whole: true}},
+		{"a guardrail whose units are not told", bedrock.ApplyGuardrail, headers(), `{"action":"NONE"}`, bedrock.Reading{From: "unmetered: the answer has no guardrail units that are understood", Whole: true}},
+		{"a guardrail's answer that is cut", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":1},"act`, bedrock.Reading{Usage: usage(`{}`), From: "guardrail", GuardrailUnits: 1, Whole: true}},
+		{"a guardrail that did nothing", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":0}}`, bedrock.Reading{Usage: usage(`{}`), From: "guardrail", Whole: true}},
+		{"a free path that AWS does not know", bedrock.CountTokens, headers(), `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "AWS does not know this path", UnknownOperation: true, Whole: true}},
 		{"Embeddings", bedrock.Embeddings, headers(), `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`, bedrock.Reading{Usage: usage(`{"input":8}`), From: "body", Whole: true}},
 		{"Messages", bedrock.Messages, headers(), `{"id":"msg_1","type":"message","stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":6,"cache_read_input_tokens":100,"service_tier":"standard"}}`,
 			bedrock.Reading{Usage: usage(`{"input":5,"output":6,"cache_read":100}`), From: "body", Tier: "standard", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}},
@@ -200,7 +237,7 @@ func TestUnaryUsage(t *testing.T) {
 			bedrock.Reading{Usage: usage(`{}`), From: "guardrail", GuardrailUnits: 3, Whole: true}},
 		{"CountTokens", bedrock.CountTokens, headers(), `{"inputTokens":12}`, bedrock.Reading{Usage: usage(`{}`), From: "free of charge", Whole: true}},
 		{"StartAsyncInvoke", bedrock.StartAsyncInvoke, headers(), `{"invocationArn":"arn:aws:bedrock:us-east-1:111122223333:async-invoke/a1b2c3d4e5f6"}`,
-			bedrock.Reading{From: "unmetered: the result goes to S3", Whole: true}},
+			bedrock.Reading{From: "unmetered: the result goes to S3", ResponseID: "arn:aws:bedrock:us-east-1:111122223333:async-invoke/a1b2c3d4e5f6", Whole: true}},
 		{"a path that AWS does not know", bedrock.Converse, headers(), `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`,
 			bedrock.Reading{Usage: usage(`{}`), From: "AWS does not know this path", UnknownOperation: true, Whole: true}},
 		{"counts that are none", bedrock.Converse, headers(), `{"usage":{"inputTokens":-1,"outputTokens":1.5}}`, bedrock.Reading{From: "unmetered: the answer has no usage that is understood", Whole: true}},
@@ -209,15 +246,92 @@ func TestUnaryUsage(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, answer{route(tt.op), 200, tt.header, []byte(tt.body)}, tt.want)
+			check(t, answer{route: route(tt.op), status: 200, header: tt.header, body: []byte(tt.body)}, tt.want)
 		})
+	}
+}
+
+// Some models are charged by what was asked: the answer tells that they did it.
+func TestUsageOfTheRequest(t *testing.T) {
+	const started = `{"invocationArn":"arn:aws:bedrock:us-east-1:111122223333:async-invoke/a1b2c3d4e5f6"}`
+	const ranked = `{"results":[{"index":1,"relevance_score":0.9}]}`
+	documents := func(n int) string {
+		return `{"query":"q","top_n":1,"documents":[` + strings.TrimSuffix(strings.Repeat(`"a, ]b", `, n), ", ") + `]}`
+	}
+	job := func(model, input string) string { return `{"modelId":"` + model + `","modelInput":` + input + `}` }
+	const reel, luma, marengo = "amazon.nova-reel-v1:1", "luma.ray-v2:0", "us.twelvelabs.marengo-embed-2-7-v1:0"
+	const invoke, start = bedrock.InvokeModel, bedrock.StartAsyncInvoke
+	tests := []struct {
+		name    string
+		op      bedrock.Operation
+		model   waybill.ModelID
+		request string
+		answer  string
+		want    string
+	}{
+		{"one query", invoke, "cohere.rerank-v3-5:0", documents(1), ranked, `{"search_unit":1}`},
+		{"a hundred documents", invoke, "amazon.rerank-v1:0", documents(100), ranked, `{"search_unit":1}`},
+		{"a hundred and one", invoke, "cohere.rerank-v3-5:0", documents(101), ranked, `{"search_unit":2}`},
+		{"350 documents", invoke, "cohere.rerank-v3-5:0", documents(350), ranked, `{"search_unit":4}`},
+		{"no documents", invoke, "cohere.rerank-v3-5:0", `{"query":"q","documents":[]}`, ranked, `null`},
+		{"documents of a chat", invoke, "cohere.command-r-v1:0", `{"message":"q","documents":[{"text":"x"}]}`, `{"text":"x"}`, `null`},
+		{"an answer without results", invoke, "cohere.rerank-v3-5:0", documents(3), `{"message":"x"}`, `null`},
+		{"Nova Reel, one shot", start, reel, job(reel, `{"taskType":"TEXT_VIDEO","videoGenerationConfig":{"durationSeconds":6,"fps":24}}`), started, `{"video_second":6}`},
+		{"Nova Reel, one shot, by default", start, reel, job(reel, `{"taskType":"TEXT_VIDEO"}`), started, `{"video_second":6}`},
+		{"Nova Reel, automated shots", start, reel, job(reel, `{"taskType":"MULTI_SHOT_AUTOMATED","videoGenerationConfig":{"durationSeconds":120}}`), started, `{"video_second":120}`},
+		{"Nova Reel, automated shots of no length", start, reel, job(reel, `{"taskType":"MULTI_SHOT_AUTOMATED"}`), started, `null`},
+		{"Nova Reel, three shots", start, reel, job(reel, `{"taskType":"MULTI_SHOT_MANUAL","multiShotManualParams":{"shots":[{"text":"a"},{"text":"b, [c]"} , {"text":"d"}]}}`), started, `{"video_second":18}`},
+		{"Luma", start, luma, job(luma, `{"prompt":"x","duration":"9s","resolution":"720p"}`), started, `{"video_second":9}`},
+		{"Luma, no length", start, luma, job(luma, `{"prompt":"x"}`), started, `null`},
+		{"Marengo, a part of a video", start, marengo, job(marengo, `{"inputType":"video","startSec":3,"lengthSec":20.5}`), started, `{"input_video_second":21}`},
+		{"Marengo, sound", start, marengo, job(marengo, `{"inputType":"audio","lengthSec":30}`), started, `{"input_audio_second":30}`},
+		{"Marengo, a whole video", start, marengo, job(marengo, `{"inputType":"video"}`), started, `null`},
+		{"a model that is not known", start, "x.y", job("x.y", `{"duration":"9s"}`), started, `null`},
+		{"lengths that are none", start, luma, job(luma, `{"duration":"-9s"}`), started, `null`},
+		{"a job that was not started", start, luma, job(luma, `{"duration":"9s"}`), `{}`, `null`},
+		{"a body that is no object", start, luma, `[`, started, `null`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := answer{route: route(tt.op), status: 200, header: headers(), body: []byte(tt.answer), model: tt.model, request: tt.request}
+			got := a.read()
+			if usageText(got.Usage) != tt.want || got.Usage.Known != (got.From == "request") || !got.Usage.Known && got.From == "" {
+				t.Errorf("usage %s, from %q; want %s", usageText(got.Usage), got.From, tt.want)
+			}
+			check(t, a, got)
+			if a.status = 400; usageText(a.read().Usage) != `{}` {
+				t.Errorf("refused: usage %s", usageText(a.read().Usage))
+			}
+		})
+	}
+}
+
+// Whatever AWS answers with 200 where money is spent: usage that is not understood is not
+// known, and the record says why. It is never nothing.
+func TestAnswersThatAreNotUnderstood(t *testing.T) {
+	media := []string{"application/json", "application/vnd.amazon.eventstream", "text/event-stream", "text/html", "application/octet-stream", ""}
+	bodies := []string{"", "{", "{}", "[]", "null", "\x00\xff", "<html>", "data: x", "data: [DONE]\n\n", ": ping\n\n", `{"usage":null}`, `{"usage":{}}`, `{"usage":[]}`, `{"usage":"1"}`, `{"usage":{"inputTokens":"3"}}`,
+		`{"usage":{"prompt_tokens":-1,"completion_tokens":2}}`, `{"Usage":{"inputTokens":1,"outputTokens":1}}`, `{"error":{"message":"x"}}`, "data: {\"usage\":{}}\n\ndata: [DONE]\n\n", string(prelude(16, 0)),
+		"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":null}}\n\n"}
+	for _, op := range []bedrock.Operation{bedrock.InvokeModel, bedrock.InvokeModelWithResponseStream, bedrock.Converse, bedrock.ConverseStream, bedrock.StartAsyncInvoke, bedrock.ChatCompletions, bedrock.Responses,
+		bedrock.CompactResponse, bedrock.Messages, bedrock.Embeddings} {
+		for _, kind := range media {
+			for _, body := range bodies {
+				for _, status := range []int{200, 201, 202} {
+					got := answer{route: route(op), status: status, header: headers("Content-Type", kind), body: []byte(body)}.read()
+					if got.Usage.Known || got.From == "" {
+						t.Errorf("%s answered with %d %s %q: usage %s, from %q", op, status, kind, body, usageText(got.Usage), got.From)
+					}
+				}
+			}
+		}
 	}
 }
 
 // Base64 of many megabytes passes without being kept.
 func TestImageLargerThanTheScannerKeeps(t *testing.T) {
 	big := strings.Repeat("QUJD", 1<<20)
-	a := answer{route(bedrock.InvokeModel), 200, headers(), []byte(`{"images":["` + big + `","` + big + `"]}`)}
+	a := answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: []byte(`{"images":["` + big + `","` + big + `"]}`)}
 	if got := a.read(32 << 10); got.Usage.Of(waybill.OutputImage) != 2 {
 		t.Errorf("usage %s, from %q", usageText(got.Usage), got.From)
 	}
@@ -246,11 +360,13 @@ func TestFailures(t *testing.T) {
 			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "ModelErrorException", Whole: true}},
 		{"AWS failed", 500, headers("x-amzn-ErrorType", "InternalServerException"), `{}`,
 			bedrock.Reading{From: "the call failed after it may have begun", ErrorCode: "InternalServerException", Whole: true}},
+		{"a path that AWS does not know", 404, headers(), `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`,
+			bedrock.Reading{Usage: usage(`{}`), From: "refused by AWS", ErrorCode: "UnknownOperationException", Whole: true}},
 		{"a balancer's page", 502, headers("Content-Type", "text/html"), `<html>`, bedrock.Reading{From: "the call failed after it may have begun"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, answer{route(bedrock.Converse), tt.status, tt.header, []byte(tt.body)}, tt.want)
+			check(t, answer{route: route(bedrock.Converse), status: tt.status, header: tt.header, body: []byte(tt.body)}, tt.want)
 		})
 	}
 }
@@ -284,7 +400,7 @@ func part(doc string) []byte {
 }
 
 func eventStream(op bedrock.Operation, frames ...[]byte) answer {
-	return answer{route(op), 200, headers("Content-Type", "application/vnd.amazon.eventstream"), bytes.Join(frames, nil)}
+	return answer{route: route(op), status: 200, header: headers("Content-Type", "application/vnd.amazon.eventstream"), body: bytes.Join(frames, nil)}
 }
 
 func TestEventStreams(t *testing.T) {
@@ -321,6 +437,15 @@ func TestEventStreams(t *testing.T) {
 			bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", Whole: true}},
 		{"a chunk in other spacing", eventStream(invoke, event("chunk", `{"p":"abc", "bytes" : "`+base64.StdEncoding.EncodeToString([]byte(`{`+metrics+`}`))+`"}`)),
 			bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", Whole: true}},
+		{"Nova without metrics", eventStream(invoke, part(`{"contentBlockDelta":{"delta":{"text":"x"}}}`), part(`{"metadata":{"usage":{"inputTokens":4,"outputTokens":5},"metrics":{}}}`)),
+			bedrock.Reading{Usage: usage(`{"input":4,"output":5}`), From: "chunk", Whole: true}},
+		{"gpt-oss without metrics", eventStream(invoke, part(`{"id":"c1","choices":[{"finish_reason":null}],"usage":{"prompt_tokens":4,"completion_tokens":1}}`), part(`{"id":"c1","choices":[{"finish_reason" : "stop"}],"usage":{"prompt_tokens":4,"completion_tokens":5}}`)),
+			bedrock.Reading{Usage: usage(`{"input":4,"output":5}`), From: "chunk", ResponseID: "c1", Whole: true}},
+		{"metrics win", eventStream(invoke, part(`{"id":"c1","choices":[],"usage":{"prompt_tokens":4,"completion_tokens":5},`+metrics+`}`)),
+			bedrock.Reading{Usage: usage(`{"input":3,"output":9,"cache_read":2,"cache_write_5m":50}`), From: "metrics", ResponseID: "c1", Whole: true}},
+		{"usage so far, then cut", eventStream(invoke, part(`{"id":"c1","choices":[{"finish_reason":null}],"usage":{"prompt_tokens":4,"completion_tokens":1}}`)),
+			bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "c1"}},
+		{"a family's usage, then cut within a frame", eventStream(invoke, part(`{"metadata":{"usage":{"inputTokens":4,"outputTokens":5}}}`), delta[:40]), bedrock.Reading{From: "the stream was cut before its usage"}},
 		{"text that speaks of metrics", eventStream(invoke, part(`{"outputText":"\"amazon-bedrock-invocationMetrics\":{\"inputTokenCount\":1}"}`)), bedrock.Reading{From: "the stream was cut before its usage"}},
 		{"base64 that is none", eventStream(invoke, event("chunk", `{"bytes":"!!!!"}`)), bedrock.Reading{From: "the stream was cut before its usage"}},
 		{"Converse: metadata follows messageStop", eventStream(converse, event("messageStart", `{"role":"assistant"}`), event("contentBlockDelta", `{"delta":{"text":"hi"}}`),
@@ -340,7 +465,7 @@ func TestEventStreams(t *testing.T) {
 }
 
 func sse(op bedrock.Operation, body string) answer {
-	return answer{route(op), 200, headers("Content-Type", "text/event-stream; charset=utf-8"), []byte(body)}
+	return answer{route: route(op), status: 200, header: headers("Content-Type", "text/event-stream; charset=utf-8"), body: []byte(body)}
 }
 
 func TestServerSentEvents(t *testing.T) {
@@ -355,6 +480,7 @@ func TestServerSentEvents(t *testing.T) {
 		end       = "event: message_delta\r\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":0,\"output_tokens\":9}}\r\n\r\n"
 		stop      = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 	)
+	background := strings.ReplaceAll(created+completed, "\"id\":", "\"background\":true,\"model\":\"m\",\"id\":")
 	messages := bedrock.Reading{Usage: usage(`{"input":7,"output":9,"cache_write_1h":3}`), From: "sse", Tier: "standard", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}
 	tests := []struct {
 		name   string
@@ -370,6 +496,15 @@ func TestServerSentEvents(t *testing.T) {
 		{"Chat, an error", sse(bedrock.ChatCompletions, chatDelta+"data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"code\":null}}\n\n"),
 			bedrock.Reading{From: "the stream ended with an error", Exception: "server_error", ResponseID: "c1"}},
 		{"Responses", sse(bedrock.Responses, created+completed), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Whole: true}},
+		{"Responses, cut", sse(bedrock.Responses, created), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "resp_1"}},
+		{"Responses, incomplete", sse(bedrock.Responses, strings.ReplaceAll(created+completed, "response.completed", "response.incomplete")), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Whole: true}},
+		{"Responses in the background, streamed", sse(bedrock.Responses, background), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Background: true, Whole: true}},
+		{"Responses in the background, left", sse(bedrock.Responses, background[:200]), bedrock.Reading{From: "the stream was cut before its usage", ResponseID: "resp_1", Background: true}},
+		{"a streamed look at it", sse(bedrock.GetResponse, background), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Model: "m", Background: true, Whole: true}},
+		{"a streamed look that was left", sse(bedrock.GetResponse, background[:200]), bedrock.Reading{Usage: usage(`{}`), From: "free of charge", ResponseID: "resp_1"}},
+		{"a streamed look at one that was metered", sse(bedrock.GetResponse, created+completed), bedrock.Reading{Usage: usage(`{}`), From: "free of charge", Tier: "standard", ResponseID: "resp_1", Whole: true}},
+		{"Messages with web searches", sse(bedrock.Messages, start+strings.Replace(end, "\"output_tokens\":9", "\"output_tokens\":9,\"server_tool_use\":{\"web_search_requests\":2}", 1)+stop),
+			bedrock.Reading{Usage: usage(`{"input":7,"output":9,"cache_write_1h":3,"search_unit":2}`), From: "sse", Tier: "standard", StopReason: "end_turn", ResponseID: "msg_1", Whole: true}},
 		{"Responses without event names", sse(bedrock.Responses, strings.ReplaceAll(completed, "event: response.completed\n", "")), bedrock.Reading{Usage: usage(`{"input":10,"output":11,"cache_read":6,"reasoning":3}`), From: "sse", Tier: "standard", ResponseID: "resp_1", Whole: true}},
 		{"Responses with a web search", sse(bedrock.Responses, "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[{\"type\":\"web_search_call\",\"action\":{\"type\":\"search\"}}],\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n\n"),
 			bedrock.Reading{Usage: usage(`{"input":1,"output":2,"search_unit":1}`), From: "sse", Whole: true}},
@@ -404,6 +539,12 @@ func TestUsageFilter(t *testing.T) {
 		{first + both + done, first + both + done},
 		{long + first + usage + long + usage + done, long + first + long + done},
 		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
+		{": one\n" + usage + done, ": one\n" + done},
+		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + ": two\r\n" + done},
+		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
+		{strings.Replace(usage, "[]", "null", 1) + done, done},
+		{strings.Replace(usage, "}}", "}", 1) + done, strings.Replace(usage, "}}", "}", 1) + done},
+		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done},
 		{"", ""},
 	}
 	for _, tt := range tests {
@@ -430,6 +571,8 @@ func TestBodyUsage(t *testing.T) {
 		{`{"usage":{"input_tokens":4,"output_tokens":3,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}`, `{"input":4,"output":3,"cache_write_1h":5}`},
 		{`{"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":3,"total_tokens":13}}`, `{"input":6,"output":3,"cache_read":4}`},
 		{`{"inputTextTokenCount":7,"results":[{"tokenCount":20}]}`, `{"input":7,"output":20}`},
+		{`{"images":["aGk=","aGk="]}`, `{"output_image":2}`},
+		{`[{"contentBlockDelta":{}},{"metadata":{"usage":{"inputTokens":4,"outputTokens":5}}}]`, `{"input":4,"output":5}`},
 		{`[{"type":"message_start","message":{"usage":{"input_tokens":1,"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":5}}}},
 		   {"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":1,"outputTokenCount":2,"cacheWriteInputTokenCount":5}}]`, `{"input":1,"output":2,"cache_write_1h":5}`},
 		{`[{"type":"message_start","message":{"usage":{"input_tokens":1}}}]`, `null`},

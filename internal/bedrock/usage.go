@@ -89,6 +89,9 @@ type claudeUsage struct {
 		FiveMinutes count `json:"ephemeral_5m_input_tokens"`
 		Hour        count `json:"ephemeral_1h_input_tokens"`
 	} `json:"cache_creation"`
+	ServerTools struct {
+		WebSearches count `json:"web_search_requests"`
+	} `json:"server_tool_use"`
 	ServiceTier string `json:"service_tier"`
 }
 
@@ -96,7 +99,8 @@ func (u claudeUsage) usage() (waybill.Usage, bool) {
 	if !u.InputTokens.there && !u.OutputTokens.there {
 		return waybill.Usage{}, false
 	}
-	v := waybill.NewUsage().With(waybill.Input, u.InputTokens.n).With(waybill.Output, u.OutputTokens.n).With(waybill.CacheRead, u.CacheRead.n)
+	v := waybill.NewUsage().With(waybill.Input, u.InputTokens.n).With(waybill.Output, u.OutputTokens.n).With(waybill.CacheRead, u.CacheRead.n).
+		With(waybill.SearchUnit, u.ServerTools.WebSearches.n)
 	return splitWrites(v, max(u.CacheCreation.n, u.ByLife.FiveMinutes.n+u.ByLife.Hour.n), 0, u.ByLife.Hour.n), true
 }
 
@@ -109,6 +113,7 @@ func (u claudeUsage) merge(later claudeUsage) claudeUsage {
 	u.CacheRead = larger(later.CacheRead, u.CacheRead)
 	u.ByLife.FiveMinutes = larger(later.ByLife.FiveMinutes, u.ByLife.FiveMinutes)
 	u.ByLife.Hour = larger(later.ByLife.Hour, u.ByLife.Hour)
+	u.ServerTools.WebSearches = larger(later.ServerTools.WebSearches, u.ServerTools.WebSearches)
 	if later.ServiceTier != "" {
 		u.ServiceTier = later.ServiceTier
 	}
@@ -303,42 +308,42 @@ func familyUsage(found map[string][]byte) (waybill.Usage, bool) {
 }
 
 // guardrailUnits adds up the text units of the policies in ApplyGuardrail's usage, in
-// that of InvokeGuardrailChecks, or anywhere in a trace. Units that are free, and
-// images, are not among them.
-func guardrailUnits(raw []byte) int64 {
+// that of InvokeGuardrailChecks, or anywhere in a trace, and reports whether any were
+// told. Units that are free, and images, are not among them.
+func guardrailUnits(raw []byte) (total int64, told bool) {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	if d.Decode(&v) != nil {
-		return 0
+		return 0, false
 	}
-	var sum func(v any) int64
-	sum = func(v any) (total int64) {
+	var sum func(v any)
+	sum = func(v any) {
 		switch v := v.(type) {
 		case map[string]any:
 			for name, inner := range v {
 				if n, ok := inner.(json.Number); !ok {
-					total += sum(inner)
+					sum(inner)
 				} else if strings.HasSuffix(name, "PolicyUnits") || name == "textUnits" {
 					var c count
 					_ = c.UnmarshalJSON([]byte(n)) // it has no error
-					total += c.n
+					total, told = total+c.n, told || c.there
 				}
 			}
 		case []any:
 			for _, inner := range v {
-				total += sum(inner)
+				sum(inner)
 			}
 		}
-		return total
 	}
-	return sum(v)
+	sum(v)
+	return total, told
 }
 
 // errorCode is AWS's name of an error: the header's, else the body's.
 func errorCode(h http.Header, found map[string][]byte) string {
 	name, _, _ := strings.Cut(h.Get("X-Amzn-Errortype"), ":")
-	for _, other := range []string{text(found["__type"]), text(member(found["error"], "code")), text(member(found["error"], "type")), text(found["code"])} {
+	for _, other := range []string{text(found["__type"]), text(member(found["Output"], "__type")), text(member(found["error"], "code")), text(member(found["error"], "type")), text(found["code"])} {
 		if name == "" {
 			name = other[strings.IndexByte(other, '#')+1:]
 		}

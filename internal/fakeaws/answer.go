@@ -22,8 +22,13 @@ func (a *admitted) use(call *Call) {
 			call.CacheRead = part
 		}
 	}
+	switch a.family.makes {
+	case "image", "ranking":
+		call.CacheRead, call.CacheWrite5m, call.CacheWrite1h = 0, 0, 0
+		return
+	}
 	call.InputTokens = max(total, 1)
-	if a.family == "embed" {
+	if a.family.makes == "vector" {
 		return
 	}
 	limit := a.maxTokens
@@ -79,11 +84,11 @@ func (a *admitted) answer(x *exchange) (left bool) {
 		body = obj{"output": obj{"message": obj{"role": "assistant", "content": content}}, "stopReason": stop,
 			"usage": converseUsage(call), "metrics": obj{"latencyMs": 100 + a.seed%900}, "serviceTier": obj{"type": call.Tier}}
 	} else {
-		counted := !x.fault.NoTokenCount
+		counted := !x.fault.NoTokenCount && call.InputTokens > 0
 		if counted {
 			h.Set("X-Amzn-Bedrock-Input-Token-Count", fmt.Sprint(call.InputTokens))
 		}
-		if counted && a.family != "embed" {
+		if counted && a.family.makes == "text" {
 			h.Set("X-Amzn-Bedrock-Output-Token-Count", fmt.Sprint(call.OutputTokens))
 		}
 		if counted && a.cached > 0 {
@@ -134,7 +139,7 @@ func claudeUsage(c *Call, output int64) obj {
 }
 
 func (a *admitted) invokeBody(text string, c *Call) obj {
-	switch a.family {
+	switch a.family.name {
 	case "claude":
 		content, stop := a.claudeContent(text)
 		return obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "model": "claude",
@@ -145,6 +150,9 @@ func (a *admitted) invokeBody(text string, c *Call) obj {
 				"cacheReadInputTokenCount": c.CacheRead, "cacheWriteInputTokenCount": c.CacheWrite5m}}
 	case "llama":
 		return obj{"generation": text, "prompt_token_count": c.InputTokens, "generation_token_count": c.OutputTokens, "stop_reason": "stop"}
+	}
+	if a.family.name != "embed" {
+		return a.body(text, c)
 	}
 	vector := make([]float64, 16)
 	for i := range vector {
@@ -197,7 +205,7 @@ func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
 		metrics["cacheReadInputTokenCount"], metrics["cacheWriteInputTokenCount"] = c.CacheRead, c.CacheWrite5m+c.CacheWrite1h
 	}
 	var parts []any
-	switch a.family {
+	switch a.family.name {
 	case "claude":
 		parts = append(parts, obj{"type": "message_start", "message": obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "content": []any{}, "usage": claudeUsage(c, 1)}},
 			obj{"type": "content_block_start", "index": 0, "content_block": obj{"type": "text", "text": ""}})
@@ -206,14 +214,14 @@ func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
 		}
 		parts = append(parts, obj{"type": "content_block_stop", "index": 0},
 			obj{"type": "message_delta", "delta": obj{"stop_reason": "end_turn", "stop_sequence": nil}, "usage": obj{"output_tokens": max(c.OutputTokens-1, 1)}},
-			obj{"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})
+			obj{"type": "message_stop"})
 	case "nova":
 		parts = append(parts, obj{"messageStart": obj{"role": "assistant"}})
 		for _, t := range words {
 			parts = append(parts, obj{"contentBlockDelta": obj{"delta": obj{"text": t}, "contentBlockIndex": 0}})
 		}
 		parts = append(parts, obj{"messageStop": obj{"stopReason": "end_turn"}},
-			obj{"metadata": obj{"usage": converseUsage(c), "metrics": obj{}}, "amazon-bedrock-invocationMetrics": metrics})
+			obj{"metadata": obj{"usage": converseUsage(c), "metrics": obj{}}})
 	case "llama":
 		for i, t := range words {
 			p := obj{"generation": t, "prompt_token_count": nil, "generation_token_count": i + 1, "stop_reason": nil}
@@ -222,7 +230,12 @@ func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
 			}
 			parts = append(parts, p)
 		}
-		parts = append(parts, obj{"generation": "", "prompt_token_count": nil, "generation_token_count": c.OutputTokens, "stop_reason": "stop", "amazon-bedrock-invocationMetrics": metrics})
+		parts = append(parts, obj{"generation": "", "prompt_token_count": nil, "generation_token_count": c.OutputTokens, "stop_reason": "stop"})
+	default:
+		parts = a.parts(words, c)
+	}
+	if last, ok := parts[len(parts)-1].(obj); ok && !x.fault.NoTokenCount {
+		last["amazon-bedrock-invocationMetrics"] = metrics
 	}
 	for i, p := range parts {
 		events = append(events, streamEvent{"chunk", encode(obj{"bytes": base64.StdEncoding.EncodeToString(encode(p)), "p": pad(a.seed, i)})})

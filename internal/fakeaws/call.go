@@ -44,10 +44,17 @@ type Call struct {
 	CacheRead     int64
 	CacheWrite5m  int64
 	CacheWrite1h  int64
-	CacheWrite30m int64  // OpenAI's shapes write for half an hour
-	Searches      int64  // queries of the web search that a model on bedrock-mantle made
-	Tier          string // default, priority or flex, as served
-	LatencyMode   string // standard or optimized
+	CacheWrite30m int64             // OpenAI's shapes write for half an hour
+	Searches      int64             // queries of the web search that a model on bedrock-mantle made
+	Images        int64             // made, or embedded
+	ImageSize     string            // width x height, as it was asked for
+	ImageQuality  string            // standard or premium
+	VideoSeconds  int64             // of a video that StartAsyncInvoke makes
+	SearchUnits   int64             // of a rerank: a query with a hundred documents
+	Guardrail     map[string]int64  // units by policy, as AWS names them: contentPolicyUnits, ...
+	ResourceTags  map[string]string // tags of what the call made: StartAsyncInvoke
+	Tier          string            // default, priority or flex, as served
+	LatencyMode   string            // standard or optimized
 	Streamed      bool
 	ClientLeft    bool // the connection broke before the answer was whole; AWS bills it all the same
 	Status        int  // HTTP status of the answer

@@ -24,8 +24,9 @@ type Fault struct {
 	Dribble int           // send the body in pieces of at most so many bytes
 	Pause   time.Duration // after each of them
 
-	Padding      int  // characters that the answer's text is longer by
-	NoTokenCount bool // leave out the token counts: headers of an InvokeModel answer, and the metrics of its last chunk
+	Padding      int    // characters that the answer's text is longer by
+	FailsLater   string // message that an asynchronous invocation fails with
+	NoTokenCount bool   // leave out the token counts: headers of an InvokeModel answer, and the metrics of its last chunk
 }
 
 // refusal is the error answer that a fault asks for, or nil.

@@ -175,11 +175,14 @@ func logRecord(put Putter, folder string, c Call, o LogOptions) (obj, error) {
 		record["input"], record["output"] = input, obj{}
 		return record, nil
 	}
-	input["inputTokenCount"] = c.InputTokens
+	f := familyOf(c.BaseModel)
+	if c.InputTokens > 0 || f == nil || f.makes == "text" || f.makes == "vector" {
+		input["inputTokenCount"] = c.InputTokens
+	}
 	if written := c.CacheWrite5m + c.CacheWrite1h + c.CacheWrite30m; c.CacheRead+written > 0 {
 		input["cacheReadInputTokenCount"], input["cacheWriteInputTokenCount"] = c.CacheRead, written
 	}
-	if !strings.HasPrefix(c.BaseModel, "amazon.titan-embed") {
+	if f == nil || f.makes == "text" {
 		output["outputTokenCount"] = c.OutputTokens
 	}
 	record["input"], record["output"] = input, output

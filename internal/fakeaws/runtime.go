@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -28,22 +29,20 @@ func validation(format string, a ...any) *refusal {
 // An admitted call is one that AWS takes.
 type admitted struct {
 	operation string
-	family    string // claude, nova, llama, embed
+	family    *family
 	converse  bool
 	maxTokens int64
 	text      int64 // characters of the prompt
 	cached    int64 // characters of it that are marked as cacheable
 	hour      bool  // cached for an hour
 	seed      uint64
+	items     int64       // documents, vectors or pictures of the answer
+	texts     []string    // that were embedded
 	called    *generation // with the tool that has to be called; nil for prose
 }
 
 var operations = map[string]string{"invoke": "InvokeModel", "invoke-with-response-stream": "InvokeModelWithResponseStream",
 	"converse": "Converse", "converse-stream": "ConverseStream"}
-
-// families of the models that this AWS offers, by how their ids begin.
-var families = []struct{ prefix, family string }{
-	{"anthropic.claude-", "claude"}, {"amazon.nova-", "nova"}, {"meta.llama", "llama"}, {"amazon.titan-embed-text", "embed"}}
 
 // crossRegion are the prefixes of system profiles.
 var crossRegion = map[string]string{"us": "geo", "eu": "geo", "apac": "geo", "jp": "geo", "au": "geo", "global": "global"}
@@ -53,22 +52,34 @@ func runtimeRoute(r *http.Request) route {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	rest, ok := strings.CutPrefix(path, "/model/")
 	cut := strings.LastIndexByte(rest, '/')
-	if !ok || cut < 1 || operations[rest[cut+1:]] == "" || r.Method != http.MethodPost {
-		return route{admit: func(*exchange) (answer, *refusal) { return nil, nil }}
+	switch {
+	case !ok || cut < 1 || r.Method != http.MethodPost:
+	case operations[rest[cut+1:]] != "":
+		return route{operation: operations[rest[cut+1:]], id: rest[:cut], admit: (*exchange).admitModel}
+	case rest[cut+1:] == "count-tokens":
+		return route{operation: "CountTokens", id: rest[:cut], admit: (*exchange).admitCount}
 	}
-	return route{operation: operations[rest[cut+1:]], id: rest[:cut], admit: (*exchange).admitModel}
+	if rt, ok := guardrailRoute(r.Method, path); ok {
+		return rt
+	}
+	if rt, ok := asyncRoute(r.Method, path); ok {
+		return rt
+	}
+	return route{admit: func(*exchange) (answer, *refusal) { return nil, nil }}
 }
 
 // admitModel takes a call of an operation on a model.
 func (x *exchange) admitModel() (answer, *refusal) {
-	a, no := x.w.admit(x.r, x.body, x.cred, x.call, x.route)
+	a, no := x.w.admit(x)
 	if no != nil {
 		return nil, no
 	}
 	return a.answer, nil
 }
 
-func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call, rt route) (*admitted, *refusal) {
+// admitOn takes a call on a model as far as its body is JSON.
+func (w *World) admitOn(x *exchange) (*admitted, *refusal) {
+	cred, call, rt, body := x.cred, x.call, x.route, x.body
 	id, err := url.PathUnescape(rt.id)
 	if err != nil {
 		return nil, validation("malformed path")
@@ -91,6 +102,18 @@ func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call
 	if !utf8.Valid(body) || !json.Valid(body) || duplicateMember(body) {
 		return nil, validation("Malformed input request, please reformat your input and try again.")
 	}
+	return a, nil
+}
+
+func (w *World) admit(x *exchange) (*admitted, *refusal) {
+	r, body, call := x.r, x.body, x.call
+	a, no := w.admitOn(x)
+	if no != nil {
+		return nil, no
+	}
+	if a.family.makes == "video" {
+		return nil, validation("The model %s is not supported for this operation: use StartAsyncInvoke.", call.ModelID)
+	}
 	if no := metadata(r, body, a, call); no != nil {
 		return nil, no
 	}
@@ -109,7 +132,7 @@ func (w *World) admit(r *http.Request, body []byte, cred *credential, call *Call
 	if r.Header.Get("X-Amzn-Bedrock-PerformanceConfig-Latency") == "optimized" {
 		call.LatencyMode = "optimized"
 	}
-	return a, a.readInvoke(body)
+	return a, a.readInvoke(body, call)
 }
 
 // model finds the foundation model behind what was named.
@@ -145,11 +168,9 @@ func (w *World) model(id string, call *Call, a *admitted) *refusal {
 			call.InferenceRegion = "us-west-2"
 		}
 	}
-	for _, f := range families {
-		if strings.HasPrefix(name, f.prefix) {
-			a.family, call.BaseModel = f.family, name
-			return nil
-		}
+	if f := familyOf(name); f != nil {
+		a.family, call.BaseModel = f, name
+		return nil
 	}
 	return unknown
 }
@@ -254,7 +275,7 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 			return validation("The model returned the following errors: Malformed input request: extraneous key [%s] is not permitted", name)
 		}
 	}
-	if a.family == "embed" {
+	if a.family.makes != "text" {
 		return validation("This action doesn't support the model that you provided. Try again with a supported text or chat model.")
 	}
 	var b struct {
@@ -277,18 +298,20 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 	return a.force(body)
 }
 
-var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config")
+var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config output_format context_management container user_profile_id")
 
-func (a *admitted) readInvoke(body []byte) *refusal {
+func (a *admitted) readInvoke(body []byte, call *Call) *refusal {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(body, &members) != nil {
 		return validation("Malformed input request, please reformat your input and try again.")
 	}
-	need := map[string]string{"claude": "messages", "nova": "messages", "llama": "prompt", "embed": "inputText"}[a.family]
-	if _, ok := members[need]; !ok {
-		return validation("Malformed input request: #: required key [%s] not found, please reformat your input and try again.", need)
+	if !slices.ContainsFunc(a.family.required, func(name string) bool { _, ok := members[name]; return ok }) {
+		return validation("Malformed input request: #: required key [%s] not found, please reformat your input and try again.", a.family.required[0])
 	}
-	switch a.family {
+	if a.family.makes != "text" && a.operation == "InvokeModelWithResponseStream" {
+		return validation("The model is unsupported for streaming.")
+	}
+	switch a.family.name {
 	case "claude":
 		for name := range members {
 			if !contains(claudeMembers, name) {
@@ -307,10 +330,6 @@ func (a *admitted) readInvoke(body []byte) *refusal {
 		if no := a.force(body); no != nil {
 			return no
 		}
-	case "embed":
-		if a.operation != "InvokeModel" {
-			return validation("The model is unsupported for streaming.")
-		}
 	case "nova":
 		var b struct {
 			InferenceConfig struct {
@@ -320,12 +339,10 @@ func (a *admitted) readInvoke(body []byte) *refusal {
 		}
 		_ = json.Unmarshal(body, &b) // what does not fit counts as absent
 		a.maxTokens = max(b.InferenceConfig.MaxTokens, b.InferenceConfig.MaxTokens2)
-	case "llama":
-		var b struct {
-			Max int64 `json:"max_gen_len"`
+	default:
+		if no := a.read(body, call); no != nil {
+			return no
 		}
-		_ = json.Unmarshal(body, &b)
-		a.maxTokens = b.Max
 	}
 	a.measure(body, `"cache_control"`)
 	return nil

@@ -92,6 +92,12 @@ type Config struct {
 	// there; 0 means 2, and a negative number none.
 	BackgroundGets int
 
+	// AsyncGets is how many times an asynchronous invocation is asked for before it is done;
+	// 0 means 2, and a negative number none.
+	AsyncGets int
+	// Guardrails are those of the accounts.
+	Guardrails []Guardrail
+
 	// What follows has not been settled by AWS's documentation; either answer may be
 	// the true one.
 
@@ -152,6 +158,7 @@ type World struct {
 	refusedSTS  int
 	responses   map[string]*storedResponse // by account, Region and id
 	projects    map[string]*Project        // by account, Region and id
+	asyncs      []*asyncInvocation
 }
 
 // NewWorld makes an AWS.
@@ -170,6 +177,9 @@ func NewWorld(c Config) *World {
 	}
 	if c.BackgroundGets == 0 {
 		c.BackgroundGets = 2
+	}
+	if c.AsyncGets == 0 {
+		c.AsyncGets = 2
 	}
 	if c.WorkspaceHeader == "" {
 		c.WorkspaceHeader = "anthropic-workspace-id"

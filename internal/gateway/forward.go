@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,15 +18,22 @@ import (
 	"github.com/waybill-dev/waybill/internal/bedrock"
 )
 
-// buffers are for passing answers on.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// buffers are for passing answers on. The events of a stream are small, and each open
+// stream holds a buffer while it waits for the next.
+var (
+	buffers      = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+)
 
 // forward sends an admitted call to AWS, passes the answer on, and records both ends.
 func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	// The caller may hang up; what AWS does for it is billed, so the call goes on.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
-	request, err := c.signed(ctx)
+	request, err := c.signed(ctx, r.Context())
+	if err == nil && r.Context().Err() != nil { // nothing is billed yet
+		err = &waybill.Error{Kind: waybill.Unavailable, Code: "WB1503", Message: "the caller left before the call did", Err: context.Cause(r.Context())}
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return
@@ -39,9 +47,8 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.g.Log.Error("a call was not recorded as opened", "call_id", c.record.CallID, "err", err)
 		synced = func(context.Context) error { return nil }
 	}
-	answer, err := c.send(ctx, request)
+	answer, err := c.send(ctx, r.Context(), request)
 	if err != nil {
-		c.record.UsageFrom = "no answer came from AWS"
 		c.fail(w, r, err)
 		return
 	}
@@ -56,11 +63,12 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
 		return
 	}
-	c.pass(ctx, w, r, answer)
+	c.pass(cancel, w, r, answer)
 }
 
-// signed makes the request to AWS and signs it.
-func (c *call) signed(ctx context.Context) (*http.Request, error) {
+// signed makes the request to AWS and signs it. The request lives as long as ctx; a
+// role session is waited for as long as the caller stays.
+func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	base, service := c.config.Upstream[c.record.Endpoint], "bedrock"
 	if c.record.Endpoint == waybill.Mantle {
 		service = "bedrock-mantle"
@@ -91,7 +99,7 @@ func (c *call) signed(ctx context.Context) (*http.Request, error) {
 	}
 	r.URL = u // as it came, escapes and all
 	r.Header = c.header.Clone()
-	signed, err := c.g.Signer.SignCall(ctx, r, c.body, service, c.record.Region, c.session)
+	signed, err := c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
 	if err != nil {
 		return nil, err
 	}
@@ -104,34 +112,80 @@ func (c *call) signed(ctx context.Context) (*http.Request, error) {
 	return r, nil
 }
 
-// ownFailures are AWS's refusals of our signature: the caller can do nothing about
-// them, and must not see them.
+// ownFailures are AWS's refusals of our signature, in the words of its services: the
+// caller can do nothing about them, and must not see them.
 var ownFailures = map[string]bool{"ExpiredTokenException": true, "UnrecognizedClientException": true, "InvalidSignatureException": true,
-	"MissingAuthenticationTokenException": true, "IncompleteSignatureException": true}
+	"MissingAuthenticationTokenException": true, "IncompleteSignatureException": true,
+	"ExpiredToken": true, "InvalidClientTokenId": true, "SignatureDoesNotMatch": true, "MissingAuthenticationToken": true, "IncompleteSignature": true,
+	"RequestTimeTooSkewed": true, "RequestExpired": true}
 
 // send makes the call. Where AWS does not accept our credentials, it gets new ones and
 // tries once more: the first try has not run.
-func (c *call) send(ctx context.Context, r *http.Request) (*http.Response, error) {
+func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Response, error) {
 	for attempt := 0; ; attempt++ {
+		c.record.Usage = waybill.Usage{}
 		answer, err := c.g.Client.RoundTrip(r)
+		if err == nil && answer.StatusCode < http.StatusOK {
+			answer.Body.Close()
+			err = fmt.Errorf("an answer of status %d ends nothing", answer.StatusCode)
+		}
 		if err != nil {
+			c.record.UsageFrom = "no answer came from AWS"
+			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
+				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
+			}
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1502", Message: "AWS did not answer", Hint: "try again", Err: err}
 		}
-		kind, _, _ := strings.Cut(answer.Header.Get("X-Amzn-Errortype"), ":")
-		if answer.StatusCode < 400 || !ownFailures[kind] {
+		kind, said := c.refusal(answer)
+		if !ownFailures[kind] {
 			return answer, nil
 		}
-		said, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10)) // for the log; what is lost does not matter
 		answer.Body.Close()
+		c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "refused by AWS"
 		c.g.Signer.Forget(c.session)
 		if attempt > 0 {
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1403", Message: "AWS does not accept the gateway's credentials", Hint: "try again; the gateway's operator sees why",
 				Err: fmt.Errorf("%s: %s", kind, said)}
 		}
-		if r, err = c.signed(ctx); err != nil {
+		if r, err = c.signed(ctx, caller); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// maxRefusal bounds what is read of an answer to learn whether it refuses our signature.
+const maxRefusal = 4 << 10
+
+// refusal is AWS's name of the error of an answer that may be about our signature, and
+// the beginning of its body, which is put back.
+func (c *call) refusal(answer *http.Response) (kind string, said []byte) {
+	switch answer.StatusCode {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+	default:
+		return "", nil
+	}
+	stalled := time.AfterFunc(30*time.Second, func() { answer.Body.Close() })
+	defer stalled.Stop()
+	said, err := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
+	rest := answer.Body
+	answer.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(said), failing{err}, rest), rest}
+	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
+	_, _ = meter.Write(said) // it never fails
+	kind = meter.Read().ErrorCode
+	return kind[strings.IndexByte(kind, '#')+1:], said
+}
+
+// failing is a reader that gives nothing but an error, if there is one.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return 0, io.EOF
 }
 
 // fail answers and records a call that left and came to nothing that can be passed on.
@@ -142,31 +196,51 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	c.g.Log.Warn("call failed", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	status, header, body := bedrock.Refusal(c.route.Shape, e, c.record.CallID)
-	c.record.Outcome, c.record.ErrorCode, c.record.Usage = waybill.Failed, e.Code, waybill.Usage{}
+	c.record.Outcome, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, e.Code, r.Context().Err() != nil
 	if c.record.Status == 0 {
 		c.record.Status = status
 	}
 	c.close(r.Context())
+	c.say(w, status, header, body)
+}
+
+// say gives the caller an answer of the gateway's own.
+func (c *call) say(w http.ResponseWriter, status int, header http.Header, body []byte) {
 	for name, values := range header {
 		w.Header()[name] = values
 	}
+	c.allow(http.NewResponseController(w))
 	w.WriteHeader(status)
 	w.Write(body) // the caller may have left
 }
 
+// allow gives the caller time to take what is written next. One who stops reading would
+// hold the call, and a connection to AWS, for ever.
+func (c *call) allow(w *http.ResponseController) {
+	_ = w.SetWriteDeadline(time.Now().Add(or(c.config.WriteTimeout, 5*time.Minute))) // where the server has no deadlines, it has none
+}
+
 // pass gives the answer to the caller as it comes, byte for byte, and closes the call
 // in the journal before the last byte: of an answer of known length that is its last
-// piece, of any other the mark of its end.
-func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request, answer *http.Response) {
+// piece, of any other the mark of its end. cut breaks off the way to AWS.
+func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
+	meter.Request(waybill.ModelID(c.record.Model), c.body)
 	copyAnswerHeaders(w.Header(), answer.Header)
-	flush, _ := w.(http.Flusher)
-	pooled := buffers.Get().(*[]byte)
-	defer buffers.Put(pooled)
-	buf := *pooled
+	caller, leave := context.WithCancel(r.Context())
+	defer leave()
+	unwatch := c.watch(caller, cut)
+	defer unwatch()
+	out := http.NewResponseController(w)
+	c.stream = isStream(answer.Header)
 	left := answer.ContentLength // -1 where the length is not told
-	gone := r.Context().Err() != nil
-	var drain *time.Timer
+	pool := &buffers
+	if left < 0 {
+		pool = &smallBuffers
+	}
+	pooled := pool.Get().(*[]byte)
+	defer pool.Put(pooled)
+	buf := *pooled
 	var readErr error
 	closed := false
 	var filter *bedrock.UsageFilter
@@ -174,16 +248,26 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 		filter, left = &bedrock.UsageFilter{}, -1
 		w.Header().Del("Content-Length")
 	}
+	give := func(piece []byte) {
+		if caller.Err() != nil || len(piece) == 0 {
+			return
+		}
+		c.allow(out)
+		if _, err := w.Write(piece); err != nil {
+			leave()
+		} else if left != 0 {
+			c.flush(out, leave)
+		}
+	}
 	w.WriteHeader(answer.StatusCode)
+	if left < 0 { // a stream's first event may be long in coming
+		c.allow(out)
+		c.flush(out, leave)
+	}
 	for {
-		if gone && drain == nil {
-			c.record.ClientLeft = true
-			if c.config.Drain == Cut {
-				readErr = errCut
-				break
-			}
-			drain = time.AfterFunc(or(c.config.DrainTime, 2*time.Minute), func() { answer.Body.Close() })
-			defer drain.Stop()
+		if caller.Err() != nil && c.config.Drain == Cut {
+			readErr = errCut
+			break
 		}
 		n, err := answer.Body.Read(buf)
 		if n > 0 {
@@ -194,31 +278,22 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 			c.record.ResponseBytes += int64(n)
 			if left >= 0 {
 				if left -= int64(n); left == 0 && !closed {
-					c.finish(r.Context(), meter, nil)
+					c.finish(caller, meter, nil)
 					closed = true
 				}
 			}
-			out := buf[:n]
+			piece := buf[:n]
 			if filter != nil {
-				out = filter.Filter(out)
+				piece = filter.Filter(piece)
 			}
-			if !gone && len(out) > 0 {
-				if _, werr := w.Write(out); werr != nil {
-					gone = true
-				} else if flush != nil && left != 0 {
-					flush.Flush()
-				}
-			}
-			if gone && c.record.ResponseBytes > orN(c.config.DrainBytes, 64<<20) {
+			give(piece)
+			if caller.Err() != nil && c.record.ResponseBytes > or(c.config.DrainBytes, 64<<20) {
 				err = errCut
 			}
 		}
-		if !gone && r.Context().Err() != nil {
-			gone = true
-		}
 		if err == io.EOF {
-			if filter != nil && !gone {
-				w.Write(filter.End()) // the caller may have left
+			if filter != nil {
+				give(filter.End())
 			}
 			break
 		}
@@ -227,27 +302,47 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, r *http.Request,
 			break
 		}
 	}
+	gone := caller.Err() != nil
 	if !closed {
-		c.finish(r.Context(), meter, readErr)
+		c.finish(caller, meter, readErr)
 	}
 	if readErr != nil && !gone {
 		panic(http.ErrAbortHandler) // the caller must see that the answer was cut
 	}
-	_ = ctx
+}
+
+// watch ends the way to AWS for a caller who has left, at once or after the time that
+// draining may take, be it that AWS says nothing more. What it returns ends the watch.
+func (c *call) watch(caller context.Context, cut func()) (unwatch func()) {
+	over := make(chan struct{})
+	stop := context.AfterFunc(caller, func() {
+		if c.config.Drain != Cut {
+			patience := time.NewTimer(or(c.config.DrainTime, 2*time.Minute))
+			defer patience.Stop()
+			select {
+			case <-patience.C:
+			case <-over:
+				return
+			}
+		}
+		cut()
+	})
+	return func() { stop(); close(over) }
+}
+
+// flush sends what was written. A caller to whom nothing can be sent has left.
+func (c *call) flush(out *http.ResponseController, leave func()) {
+	if err := out.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		leave()
+	}
 }
 
 var errCut = errors.New("the caller left, and the rest was not read")
 
-func or(d, other time.Duration) time.Duration {
-	if d > 0 {
-		return d
-	}
-	return other
-}
-
-func orN(n, other int64) int64 {
-	if n > 0 {
-		return n
+func or[T comparable](v, other T) T {
+	var zero T
+	if v != zero {
+		return v
 	}
 	return other
 }
@@ -255,6 +350,7 @@ func orN(n, other int64) int64 {
 // finish reads the meter and closes the call in the journal.
 func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) {
 	got := meter.Read()
+	c.record.ClientLeft = ctx.Err() != nil
 	c.record.Usage, c.record.UsageFrom, c.record.StopReason = got.Usage, got.From, got.StopReason
 	c.record.GuardrailUnits = got.GuardrailUnits
 	if c.record.Status >= 400 {
@@ -278,6 +374,12 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	if c.record.RequestID == "" || got.Background { // each look at a background response is the same call
 		c.record.RequestID = got.ResponseID
 	}
+	if got.Model != "" { // the answer alone tells it
+		c.record.Model, c.record.Scope = got.Model.Base(), got.Model.Scope()
+		if c.record.ModelID == "" {
+			c.record.ModelID = got.Model
+		}
+	}
 	switch {
 	case c.record.Status >= 400 || got.UnknownOperation:
 		c.record.Outcome = waybill.Failed
@@ -286,6 +388,8 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	case readErr != nil && c.record.ClientLeft:
 		c.record.Outcome = waybill.Abandoned
 	case readErr != nil:
+		c.record.Outcome, c.record.ErrorCode = waybill.Failed, "the answer was cut"
+	case c.stream && !got.Whole && !got.Usage.Known: // however good its end looked
 		c.record.Outcome, c.record.ErrorCode = waybill.Failed, "the answer was cut"
 	default:
 		c.record.Outcome = waybill.Completed

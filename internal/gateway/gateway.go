@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +76,7 @@ type Config struct {
 	Profiles      map[string]waybill.ModelID // model behind an ARN that does not name it, as of an application inference profile
 	MaxBody       int64                      // bytes; 0 means AWS's 25,000,000
 	BodyTimeout   time.Duration              // for a request to arrive whole; 0 means five minutes
+	WriteTimeout  time.Duration              // for a caller to take a piece of an answer, before it counts as gone; 0 means five minutes
 	Drain         DrainMode                  // empty means Drain
 	DrainTime     time.Duration              // 0 means two minutes
 	DrainBytes    int64                      // 0 means 64 MiB
@@ -152,6 +154,7 @@ type call struct {
 	target    *Target
 	// modelInBody is the profile that takes the place of the body's model; empty means none.
 	modelInBody string
+	stream      bool // the answer is one
 	addUsage    bool // stream_options.include_usage was put in
 	broker      bool // it asks for a session, not for an answer
 }
@@ -164,8 +167,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
 		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// The head may have told a length too, which net/http drops: a server on the way
+		// that went by it would take the end of the body for another request, or the other
+		// way round. RFC 9112, section 6.1, wants the connection closed.
+		w.Header().Set("Connection", "close")
+	}
 	// A stranger may not hold a connection open with a body that never ends.
 	deadline := http.NewResponseController(w)
+	_ = deadline.SetWriteDeadline(time.Time{})                                           // what the call before it on this connection has left
 	_ = deadline.SetReadDeadline(c.started.Add(or(c.config.BodyTimeout, 5*time.Minute))) // where the server has no deadlines, it has none
 	if err := c.admit(r); err != nil {
 		c.refuse(w, r, err) // the deadline stays: the server still reads what is left of the body
@@ -304,8 +314,7 @@ func (c *call) readBody(r *http.Request) ([]byte, error) {
 	var body []byte
 	var err error
 	if r.ContentLength >= 0 {
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(r.Body, body)
+		body, err = readFull(r.Body, r.ContentLength)
 	} else if body, err = io.ReadAll(io.LimitReader(r.Body, limit+1)); int64(len(body)) > limit {
 		return nil, tooLarge
 	}
@@ -317,6 +326,25 @@ func (c *call) readBody(r *http.Request) ([]byte, error) {
 	}
 	c.record.RequestBytes = int64(len(body))
 	return body, nil
+}
+
+// promised is how much memory the promise of a body takes before its bytes come.
+const promised = 256 << 10
+
+// readFull reads n bytes.
+func readFull(r io.Reader, n int64) ([]byte, error) {
+	b := make([]byte, 0, min(n, promised))
+	for int64(len(b)) < n {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, int(min(n-int64(len(b)), 3*int64(len(b)))))
+		}
+		end := min(int64(cap(b)), n)
+		got, err := io.ReadFull(r, b[len(b):end])
+		if b = b[:len(b)+got]; err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 // mayUse holds the call against the restrictions of the caller's credential.
@@ -450,9 +478,5 @@ func (c *call) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	c.g.Metrics.ended(&c.record)
-	for name, values := range header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(status)
-	w.Write(body) // the caller may have left
+	c.say(w, status, header, body)
 }

@@ -60,6 +60,8 @@ type stand struct {
 	dir    string
 	gw     *gateway.Gateway
 	book   *journal.Journal
+
+	sessions *credential.Sessions // if sign has put others
 }
 
 func newStand(t *testing.T, change func(*fakeaws.Config, *gateway.Config)) *stand {

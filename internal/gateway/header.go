@@ -45,6 +45,12 @@ func (c *call) takeHeaders(r *http.Request) ([]policy.Asked, error) {
 			c.header[name] = values
 		}
 	}
+	// A request with this header is sent again by net/http where its connection ends before
+	// the answer: AWS may have run it, and would bill both. It looks for no other spelling.
+	if key, ok := c.header["Idempotency-Key"]; ok {
+		delete(c.header, "Idempotency-Key")
+		c.header["idempotency-key"] = key
+	}
 	if c.header["User-Agent"] == nil {
 		c.header["User-Agent"] = []string{""} // so that net/http adds none of its own
 	}
@@ -59,6 +65,7 @@ var notKept = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Aut
 	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
 
 func copyAnswerHeaders(to, from http.Header) {
+	to["Content-Type"] = nil // so that net/http makes none up
 	for name, values := range from {
 		if notKept[name] {
 			continue
@@ -68,4 +75,11 @@ func copyAnswerHeaders(to, from http.Header) {
 		}
 		to[name] = values
 	}
+}
+
+// isStream reports whether an answer is one event after another.
+func isStream(h http.Header) bool {
+	media, _, _ := strings.Cut(strings.ToLower(h.Get("Content-Type")), ";")
+	media = strings.TrimSpace(media)
+	return media == "application/vnd.amazon.eventstream" || media == "text/event-stream"
 }

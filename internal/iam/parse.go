@@ -94,8 +94,8 @@ type Statement struct {
 	NotRes     bool // Resources was NotResource
 	Conditions []Condition
 
+	actions   []string // Actions in lower case: case does not tell actions apart
 	resources []pattern
-	variables bool // ${...} is a variable: Version 2012-10-17
 }
 
 // A Principal is one entry of a Principal element.
@@ -310,7 +310,6 @@ func (p *parser) statement(n node, variables bool) (s Statement, err error) {
 	if n.kind != '{' {
 		return s, p.errorAt(n.at, "a statement is an object")
 	}
-	s.variables = variables
 	has := make(map[string]bool)
 	for i, name := range n.names {
 		m := n.members[i]
@@ -330,6 +329,9 @@ func (p *parser) statement(n node, variables bool) (s Statement, err error) {
 		case "Action", "NotAction":
 			s.NotActions = name == "NotAction"
 			s.Actions, err = p.actions(m, name)
+			for _, a := range s.Actions {
+				s.actions = append(s.actions, strings.ToLower(a))
+			}
 		case "Resource", "NotResource":
 			s.NotRes = name == "NotResource"
 			s.Resources, s.resources, err = p.resources(m, name, variables)
@@ -493,7 +495,7 @@ func (p *parser) conditions(n node, variables bool) ([]Condition, error) {
 			} else {
 				seen[folded] = true
 			}
-			c := Condition{Operator: name, Key: key, op: op}
+			c := Condition{Operator: name, Key: key, op: op, folded: strings.ToLower(key)}
 			list := []node{m}
 			if m.kind == '[' {
 				list = m.members
