@@ -49,10 +49,10 @@ var (
 	signed          = []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
 	anthropicBearer = []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_BEARER_TOKEN_BEDROCK={bearer}"}
 	anthropicSigned = []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
-	anthropicPlain  = []string{"ANTHROPIC_BASE_URL={url}/anthropic", "ANTHROPIC_API_KEY={bearer}", "CLIENT=Anthropic", "MODEL=" + claude}
-	anthropicMantle = []string{"ANTHROPIC_BEDROCK_MANTLE_BASE_URL={url}/anthropic", "AWS_BEARER_TOKEN_BEDROCK={bearer}", "CLIENT=AnthropicBedrockMantle", "MODEL=anthropic.claude-haiku-4-5"}
-	openAIRuntime   = []string{"OPENAI_BASE_URL={url}/openai/v1", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b-1:0", "RESPONSES_MODEL=us.openai.gpt-5.6-sol"}
-	openAIMantle    = []string{"OPENAI_BASE_URL={url}/v1", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b", "EMBEDDING_MODEL=cohere.embed-v4"}
+	anthropicPlain  = []string{"ANTHROPIC_BASE_URL={url}/anthropic", "ANTHROPIC_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "ANTHROPIC_API_KEY={bearer}", "CLIENT=Anthropic", "MODEL=" + claude}
+	anthropicMantle = []string{"ANTHROPIC_BEDROCK_MANTLE_BASE_URL={url}/anthropic", "ANTHROPIC_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "AWS_BEARER_TOKEN_BEDROCK={bearer}", "CLIENT=AnthropicBedrockMantle", "MODEL=anthropic.claude-haiku-4-5"}
+	openAIRuntime   = []string{"OPENAI_BASE_URL={url}/openai/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b-1:0", "RESPONSES_MODEL=us.openai.gpt-5.6-sol"}
+	openAIMantle    = []string{"OPENAI_BASE_URL={url}/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b", "EMBEDDING_MODEL=cohere.embed-v4"}
 )
 
 // mantle is a name by which a gateway tells calls to bedrock-mantle, where their path does

@@ -1,8 +1,9 @@
-// @anthropic-ai/sdk, which calls Messages. Tags: default headers.
+// @anthropic-ai/sdk, which calls Messages. Tags: ANTHROPIC_CUSTOM_HEADERS, or
+// default headers.
 import Anthropic from '@anthropic-ai/sdk';
-import { all, claude, question, run, tagHeader, throttled, weather } from './say.mjs';
+import { all, claude, question, run, throttled, weather } from './say.mjs';
 
-const client = new Anthropic({ defaultHeaders: tagHeader, maxRetries: 1 });
+const client = new Anthropic({ maxRetries: 1 });
 const ask = (content, more) => ({ model: claude, max_tokens: 1000, messages: [{ role: 'user', content }], ...more });
 
 await run({
@@ -24,5 +25,8 @@ await run({
   },
   throttled: () => client.messages.create(ask(throttled)),
   invalid: () => client.messages.create(ask(question, { model: 'us.anthropic.no-such-model' })),
-  untagged: () => new Anthropic().messages.create(ask(question)),
+  untagged() {
+    delete process.env.ANTHROPIC_CUSTOM_HEADERS;
+    return new Anthropic().messages.create(ask(question));
+  },
 }, (e) => ({ status: e.status, type: e.error?.error?.type, message: e.error?.error?.message ?? e.message }));

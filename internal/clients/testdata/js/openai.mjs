@@ -1,10 +1,10 @@
-// openai. Tags: default headers.
+// openai. Tags: OPENAI_CUSTOM_HEADERS, or default headers.
 import OpenAI from 'openai';
-import { all, question, run, tagHeader, throttled, weather } from './say.mjs';
+import { all, question, run, throttled, weather } from './say.mjs';
 
 const model = process.env.MODEL;
 const reasoner = process.env.RESPONSES_MODEL;
-const client = new OpenAI({ defaultHeaders: tagHeader, maxRetries: 1 });
+const client = new OpenAI({ maxRetries: 1 });
 const ask = (content, more) => ({ model, messages: [{ role: 'user', content }], ...more });
 const texts = (chunks) => chunks.map((c) => c.choices[0]?.delta.content ?? '').join('');
 
@@ -43,5 +43,8 @@ await run({
   }),
   throttled: () => client.chat.completions.create(ask(throttled)),
   invalid: () => client.chat.completions.create(ask(question, { model: 'example.no-such-model' })),
-  untagged: () => new OpenAI().chat.completions.create(ask(question)),
+  untagged() {
+    delete process.env.OPENAI_CUSTOM_HEADERS;
+    return new OpenAI().chat.completions.create(ask(question));
+  },
 }, (e) => ({ status: e.status, code: e.code, message: e.message }));

@@ -1,5 +1,5 @@
-"""Anthropic, and AnthropicBedrockMantle, of anthropic, which call Messages. Tags: default
-headers."""
+"""Anthropic, and AnthropicBedrockMantle, of anthropic, which call Messages. Tags:
+ANTHROPIC_CUSTOM_HEADERS, or default headers."""
 
 import os
 
@@ -8,7 +8,7 @@ import say
 
 make = getattr(anthropic, os.environ["CLIENT"])
 model = os.environ["MODEL"]
-client = make(default_headers=say.tag_header, max_retries=1)
+client = make(max_retries=1)
 
 
 def ask(content, **more):
@@ -38,6 +38,11 @@ def tool():
     return {"tool": [c.model_dump() for c in a.content if c.type == "tool_use"], "finish": a.stop_reason, "usage": a.usage.model_dump()}
 
 
+def untagged():
+    del os.environ["ANTHROPIC_CUSTOM_HEADERS"]
+    return make().messages.create(**ask(say.question))
+
+
 def seen(e):
     error = (getattr(e, "body", None) or {}).get("error", {})
     return {"status": getattr(e, "status_code", None), "type": error.get("type"), "message": error.get("message") or str(e)}
@@ -50,7 +55,7 @@ say.run(
         "tool": tool,
         "throttled": lambda: client.messages.create(**ask(say.throttled)),
         "invalid": lambda: client.messages.create(**ask(say.question, model="us.anthropic.no-such-model")),
-        "untagged": lambda: make().messages.create(**ask(say.question)),
+        "untagged": untagged,
     },
     seen,
 )

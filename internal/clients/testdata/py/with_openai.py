@@ -1,4 +1,4 @@
-"""openai. Tags: default headers."""
+"""openai. Tags: OPENAI_CUSTOM_HEADERS, or default headers."""
 
 import os
 
@@ -7,7 +7,7 @@ from openai import OpenAI
 
 model = os.environ["MODEL"]
 reasoner = os.environ["RESPONSES_MODEL"]
-client = OpenAI(default_headers=say.tag_header, max_retries=1)
+client = OpenAI(max_retries=1)
 
 
 def ask(content, **more):
@@ -48,6 +48,12 @@ def embed():
     return {"embedding": a.data[0].embedding, "usage": a.usage.model_dump()}
 
 
+def untagged():
+    del os.environ["OPENAI_CUSTOM_HEADERS"]
+    client = OpenAI()
+    return client.chat.completions.create(**ask(say.question))
+
+
 cases = {
     "chat": chat,
     "chatStream": chat_stream,
@@ -58,7 +64,7 @@ cases = {
     "embed": embed,
     "throttled": lambda: client.chat.completions.create(**ask(say.throttled)),
     "invalid": lambda: client.chat.completions.create(**ask(say.question, model="example.no-such-model")),
-    "untagged": lambda: OpenAI().chat.completions.create(**ask(say.question)),
+    "untagged": untagged,
 }
 if "EMBEDDING_MODEL" not in os.environ:
     del cases["embed"]
