@@ -4,10 +4,10 @@ PKG ?= ./internal/bedrock
 FUZZ ?= FuzzEventStream
 FUZZTIME ?= 30s
 
-.PHONY: help demo build test check lint race bench fuzz golden vuln tools-present
+.PHONY: help demo build test check lint race bench bench-gateway fuzz golden vuln tools-present
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
 tools-present:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: see https://go.dev/doc/install (1.26 or newer)"; exit 2; }
@@ -32,6 +32,9 @@ check: tools-present ## what CI runs: formatting, vet, linter, race detector
 
 bench: tools-present ## benchmarks; figures go to docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-gateway: ## the gateway against nginx and reverse proxies, in eight minutes (Linux)
+	$(GO) run ./internal/bench
 
 fuzz: tools-present ## make fuzz PKG=./internal/bedrock FUZZ=FuzzStamp FUZZTIME=1m
 	$(GO) test -run '^$$' -fuzz '^$(FUZZ)$$' -fuzztime $(FUZZTIME) $(PKG)

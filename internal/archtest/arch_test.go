@@ -40,7 +40,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/lake", []string{"."}},
-	{"internal/control", []string{".", "internal/policy", "internal/screen"}},
+	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
 	// What we do. The three flows.
 	{"internal/gateway", []string{".", "internal/policy", "internal/bedrock"}},
@@ -56,10 +56,11 @@ var allowed = []struct {
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
 	{"internal/demo", []string{"internal/fakeaws"}},
+	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/gateway"}},
-	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
+	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/iam", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
 		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.

@@ -24,18 +24,27 @@ type frameScanner struct {
 	each   func(f frame)
 }
 
-// A frame is one message. Its parts are valid until the next one.
+// A frame is one message. Its parts are valid until each returns: they are of the bytes
+// that pass, where a frame came in one piece.
 type frame struct {
-	messageType   string // event, exception, error
-	eventType     string
-	exceptionType string
-	errorCode     string
+	messageType   []byte // event, exception, error
+	eventType     []byte
+	exceptionType []byte
+	errorCode     []byte
 	payload       []byte
 }
 
 func (s *frameScanner) Write(p []byte) {
 	for len(p) > 0 && !s.broken {
-		want := 12
+		if len(s.buf) == 0 && len(p) >= preludeLen { // most frames come in one piece
+			n := s.length(p)
+			if n > 0 && n <= len(p) {
+				s.frame(p[:n])
+				p = p[n:]
+				continue
+			}
+		}
+		want := preludeLen
 		if s.need > 0 {
 			want = s.need
 		}
@@ -46,18 +55,24 @@ func (s *frameScanner) Write(p []byte) {
 			return
 		}
 		if s.need == 0 {
-			total, headers := binary.BigEndian.Uint32(s.buf), binary.BigEndian.Uint32(s.buf[4:])
-			if crc32.ChecksumIEEE(s.buf[:8]) != binary.BigEndian.Uint32(s.buf[8:]) ||
-				total < 16 || total > maxFrame || headers > total-16 {
-				s.broken = true
-				return
-			}
-			s.need = int(total)
+			s.need = s.length(s.buf)
 			continue
 		}
 		s.frame(s.buf)
 		s.buf, s.need = s.buf[:0], 0
 	}
+}
+
+const preludeLen = 12
+
+// length reads a prelude: the length of the frame, or 0 where the stream is broken.
+func (s *frameScanner) length(b []byte) int {
+	total, headers := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	if crc32.ChecksumIEEE(b[:8]) != binary.BigEndian.Uint32(b[8:]) || total < 16 || total > maxFrame || headers > total-16 {
+		s.broken = true
+		return 0
+	}
+	return int(total)
 }
 
 // whole reports whether the stream stands between two frames.
@@ -109,13 +124,13 @@ func readHeaders(b []byte) (f frame, ok bool) {
 		b = b[size:]
 		switch string(name) {
 		case ":message-type":
-			f.messageType = string(value)
+			f.messageType = value
 		case ":event-type":
-			f.eventType = string(value)
+			f.eventType = value
 		case ":exception-type":
-			f.exceptionType = string(value)
+			f.exceptionType = value
 		case ":error-code":
-			f.errorCode = string(value)
+			f.errorCode = value
 		}
 	}
 	return f, true

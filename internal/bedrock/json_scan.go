@@ -1,6 +1,10 @@
 package bedrock
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
 
 // An interest says what a memberScanner does with a top-level member.
 type interest int
@@ -53,6 +57,10 @@ func (s *memberScanner) Write(p []byte) {
 	for i := 0; i < len(p) && !s.done; {
 		c := p[i]
 		switch {
+		case s.str && c == '\\' && !s.esc && i+1 < len(p):
+			s.push(p[i : i+2])
+			i += 2
+			continue
 		case s.str && (s.esc || c == '\\'):
 			s.esc = !s.esc
 			s.push(p[i : i+1])
@@ -64,11 +72,10 @@ func (s *memberScanner) Write(p []byte) {
 				s.push(p[i : i+1])
 			}
 		case s.str: // run to the next quote or backslash
-			n := bytes.IndexAny(p[i:], `"\`)
-			if n < 0 {
-				n = len(p) - i
+			n := stringRun(p[i:])
+			if s.isName || s.what == keep {
+				s.push(p[i : i+n])
 			}
-			s.push(p[i : i+n])
 			i += n
 			continue
 		case s.depth == 0:
@@ -128,6 +135,23 @@ func (s *memberScanner) structure(c byte, piece []byte) {
 		}
 	}
 	s.push(piece)
+}
+
+// stringRun is how many bytes there are before the first quote or backslash.
+func stringRun(b []byte) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; len(b)-i >= 8; i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := (x^'"'*ones)-ones, (x^'\\'*ones)-ones // as in special
+		if found := (quote | slash) &^ x & high; found != 0 {
+			return i + bits.TrailingZeros64(found)>>3
+		}
+	}
+	for i < len(b) && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }

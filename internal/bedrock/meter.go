@@ -280,12 +280,7 @@ func (m *Meter) readMembers() {
 		if !inBody {
 			body, inBody = familyUsage(s.found)
 		}
-		if images := int64(s.lengths["images"] + s.lengths["artifacts"]); images > 0 {
-			if !inBody {
-				body, inBody = waybill.NewUsage(), true
-			}
-			body = body.With(waybill.OutputImage, images)
-		}
+		body, inBody = withImages(body, inBody, s.lengths)
 		if v, ok := headerUsage(m.header, body, inBody, m.embeds()); ok {
 			r.Usage, r.From = v, "headers"
 			return
@@ -306,6 +301,18 @@ func (m *Meter) readMembers() {
 	}
 }
 
+// withImages adds the images of an answer to its usage, which is known if it has any.
+func withImages(u waybill.Usage, known bool, lengths map[string]int) (waybill.Usage, bool) {
+	images := int64(lengths["images"] + lengths["artifacts"])
+	if images == 0 {
+		return u, known
+	}
+	if !known {
+		u = waybill.NewUsage()
+	}
+	return u.With(waybill.OutputImage, images), true
+}
+
 // embeds reports whether the answer is that of an embedding model, which tells input
 // alone.
 func (m *Meter) embeds() bool {
@@ -322,10 +329,17 @@ func (m *Meter) embeds() bool {
 	return false
 }
 
-// sameWrites takes the split of cache writes from another report of the same call, if
-// both agree on their sum.
-func sameWrites(v, split waybill.Usage) waybill.Usage {
-	a, b, c := split.Of(waybill.CacheWrite5m), split.Of(waybill.CacheWrite30m), split.Of(waybill.CacheWrite1h)
+// completed adds to the usage that is charged what another report of the same call tells
+// besides: the split of cache writes by life, if both agree on their sum, web searches,
+// and the part of output that was reasoning.
+func completed(v, other waybill.Usage) waybill.Usage {
+	if v.Of(waybill.SearchUnit) == 0 {
+		v = v.With(waybill.SearchUnit, other.Of(waybill.SearchUnit))
+	}
+	if v.Reasoning == 0 {
+		v.Reasoning = min(other.Reasoning, v.Of(waybill.Output))
+	}
+	a, b, c := other.Of(waybill.CacheWrite5m), other.Of(waybill.CacheWrite30m), other.Of(waybill.CacheWrite1h)
 	if v.Of(waybill.CacheWrite5m)+v.Of(waybill.CacheWrite30m)+v.Of(waybill.CacheWrite1h) != a+b+c {
 		return v
 	}
@@ -369,15 +383,15 @@ func (m *Meter) responseDetails(found map[string][]byte) {
 
 // frame looks at one message of an event stream.
 func (m *Meter) frame(f frame) {
-	switch f.messageType {
+	switch string(f.messageType) {
 	case "exception":
-		m.reading.Exception = f.exceptionType
+		m.reading.Exception = string(f.exceptionType)
 		return
 	case "error":
-		m.reading.Exception = f.errorCode
+		m.reading.Exception = string(f.errorCode)
 		return
 	}
-	switch f.eventType {
+	switch string(f.eventType) {
 	case "chunk":
 		m.chunk(f.payload)
 	case "messageStop":
@@ -454,7 +468,8 @@ func (m *Meter) part(doc []byte) {
 		if v, ok := usageOf(AWS, metrics); ok {
 			m.metrics = v
 		}
-	} else if v, ok := lastUsage(s, doc); ok {
+	}
+	if v, ok := lastUsage(s, doc); ok {
 		m.native = v
 	}
 }
@@ -500,17 +515,14 @@ func (m *Meter) claudePart(s *memberScanner) {
 
 func (m *Meter) readFrames() {
 	r := &m.reading
-	if m.metrics.Known {
-		r.Usage = m.metrics
-		if split, ok := m.claude.usage(); ok {
-			r.Usage = sameWrites(r.Usage, split)
-		}
-		r.From = "metrics"
+	switch u, ok := m.ofChunks(); {
+	case m.metrics.Known:
+		r.Usage, r.From = u, "metrics"
 		if m.route.Operation == ConverseStream {
 			r.From = "metadata"
 		}
-	} else if m.native.Known && m.frames.whole() && r.Exception == "" {
-		r.Usage, r.From = m.native, "chunk"
+	case ok && m.frames.whole() && r.Exception == "":
+		r.Usage, r.From = u, "chunk"
 	}
 	r.Whole = m.frames.whole() && (r.Usage.Known || r.Exception != "")
 	switch {
@@ -635,10 +647,11 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	if outputBody[0] == '{' {
 		s := memberScanner{want: wanted}
 		s.Write(outputBody)
-		if v, ok := anyUsage(s.found["usage"]); ok {
-			return v, true
+		v, ok := anyUsage(s.found["usage"])
+		if !ok {
+			v, ok = familyUsage(s.found)
 		}
-		return familyUsage(s.found)
+		return withImages(v, ok, s.lengths)
 	}
 	var chunks []json.RawMessage
 	if outputBody[0] != '[' || json.Unmarshal(outputBody, &chunks) != nil {
@@ -648,12 +661,21 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	for _, c := range chunks {
 		m.part(c)
 	}
-	split, ok := m.claude.usage()
-	if ok && m.metrics.Known {
-		return sameWrites(m.metrics, split), true
-	}
+	return m.ofChunks()
+}
+
+// ofChunks is the usage that the parts of a streamed Invoke answer have told: Bedrock's
+// metrics, with what the family's own words add to them, or else those alone.
+func (m *Meter) ofChunks() (waybill.Usage, bool) {
 	if !m.metrics.Known {
-		m.metrics = m.native
+		return m.native, m.native.Known
 	}
-	return m.metrics, m.metrics.Known
+	u := m.metrics
+	if own, ok := m.claude.usage(); ok {
+		u = completed(u, own)
+	}
+	if m.native.Known {
+		u = completed(u, m.native)
+	}
+	return u, true
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/bedrock"
 )
@@ -28,6 +30,9 @@ func FuzzEventStream(f *testing.F) {
 		for _, op := range []bedrock.Operation{bedrock.ConverseStream, bedrock.InvokeModelWithResponseStream} {
 			s := eventStream(op, stream)
 			got := s.read()
+			if !got.Usage.Known && got.From == "" || !bytes.Equal(s.body, stream) {
+				t.Fatalf("%v of %q", fields(got), stream)
+			}
 			if cut := s.read(a, b); cut != got {
 				t.Fatalf("cut by %d and %d: %v\nin one piece: %v", a, b, fields(cut), fields(got))
 			}
@@ -104,12 +109,18 @@ func FuzzFrames(f *testing.F) {
 func FuzzServerSentEvents(f *testing.F) {
 	f.Add([]byte("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n"), 1, 9)
 	f.Add([]byte("event: message_start\r\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":7}}}\r\n\r\nevent: message_stop\ndata: {}\n\n"), 2, 30)
+	f.Add([]byte("data: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"background\":true,\"usage\":null}}\n\ndata: {\"type\":\"response.incomplete\",\"response\":{\"usage\":{\"input_tokens\":16,\"output_tokens\":11}}}\n\n"), 5, 5)
 	f.Add([]byte("data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":16,\"output_tokens\":11}}}\n\n"), 5, 5)
 	f.Add([]byte("event: error\ndata: {\"error\":\"usage\"}\n\n:\n\r\n\n"), 1, 2)
 	f.Fuzz(func(t *testing.T, stream []byte, a, b int) {
-		for _, op := range []bedrock.Operation{bedrock.ChatCompletions, bedrock.Responses, bedrock.Messages} {
-			s := sse(op, string(stream))
+		before := bytes.Clone(stream)
+		for _, op := range []bedrock.Operation{bedrock.ChatCompletions, bedrock.Responses, bedrock.GetResponse, bedrock.Messages} {
+			s := sse(op, "")
+			s.body = stream
 			got := s.read()
+			if !got.Usage.Known && got.From == "" || !bytes.Equal(stream, before) {
+				t.Fatalf("%s: %v, stream %q", op, fields(got), stream)
+			}
 			if cut := s.read(a, b); cut != got {
 				t.Fatalf("%s, cut by %d and %d: %v\nin one piece: %v", op, a, b, fields(cut), fields(got))
 			}
@@ -133,18 +144,96 @@ func FuzzServerSentEvents(f *testing.F) {
 	})
 }
 
+// FuzzUsageFilter: the events of a stream are cut apart and looked at in the plainest way
+// there is. Whatever pieces the stream comes in, after each of them the caller has every
+// whole event so far but the usage chunks, and nothing of one that is not whole.
+func FuzzUsageFilter(f *testing.F) {
+	const delta, usage = "data: {\"choices\":[{}],\"usage\":null}\n\n", "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n"
+	f.Add([]byte(delta+usage+"data: [DONE]\n\n"), uint16(3), uint16(50))
+	f.Add([]byte(strings.ReplaceAll(delta+usage, "\n", "\r\n")), uint16(1), uint16(1))
+	f.Add([]byte(": c\n"+usage+"\n\n\r\n: d\r\n\ndata: {\"choices\":[],\ndata: \"usage\":{}}\n\n"), uint16(7), uint16(2))
+	f.Add([]byte(usage+strings.TrimSpace(usage)), uint16(9), uint16(9))
+	// passed is what may have left of whole events, and how many bytes they are.
+	passed := func(stream []byte) (out []byte, n int) {
+		at := 0
+		for line := range bytes.Lines(stream) {
+			at += len(line)
+			if string(line) == "\n" || string(line) == "\r\n" { // an empty line ends an event
+				out = append(out, withoutUsage(stream[n:at])...)
+				n = at
+			}
+		}
+		return out, n
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, a, b uint16) {
+		if len(stream) > 32<<10 {
+			t.Skip("longer than a usage chunk")
+		}
+		var filter bedrock.UsageFilter
+		var got []byte
+		for i, at := 0, 0; at < len(stream); i++ {
+			n := min(len(stream)-at, 1+int([]uint16{a, b}[i%2])%200)
+			got = append(got, filter.Filter(stream[at:at+n])...)
+			at += n
+			if want, _ := passed(stream[:at]); !bytes.Equal(got, want) {
+				t.Fatalf("%q after %d bytes: %q, want %q", stream, at, got, want)
+			}
+		}
+		want, n := passed(stream)
+		want = append(want, withoutUsage(stream[n:])...)
+		if got = append(got, filter.End()...); !bytes.Equal(got, want) {
+			t.Fatalf("%q: %q, want %q", stream, got, want)
+		}
+	})
+}
+
+// withoutUsage is an event as a caller sees it who asked for no usage.
+func withoutUsage(event []byte) []byte {
+	var data, comments []string
+	for line := range strings.Lines(string(event)) {
+		text := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		if strings.HasPrefix(text, ":") {
+			comments = append(comments, line)
+		} else if field, value, _ := strings.Cut(text, ":"); field == "data" {
+			data = append(data, strings.TrimPrefix(value, " "))
+		}
+	}
+	for len(data) > 0 && data[0] == "" {
+		data = data[1:]
+	}
+	v := jsontext.Value(strings.Join(data, "\n"))
+	var members map[string]json.RawMessage
+	if !v.IsValid() || json.Unmarshal(v, &members) != nil {
+		return event
+	}
+	var choices []json.RawMessage
+	var usage map[string]json.RawMessage
+	if members["choices"] == nil || json.Unmarshal(members["choices"], &choices) != nil || len(choices) > 0 || json.Unmarshal(members["usage"], &usage) != nil || usage == nil ||
+		!bytes.Contains(event, []byte(`"usage"`)) { // its name written with escapes: no server does
+		return event
+	}
+	return []byte(strings.Join(comments, ""))
+}
+
 // FuzzBody: an answer in one JSON object is read as encoding/json reads it, and the
 // same however it is cut.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{`{"usage":{"inputTokens":1,"outputTokens":2}}`, `{"a":"\"usage\":","usage" : {"inputTokens":3,"outputTokens":0} ,"b":[{"usage":{}}]}`,
-		`{"usage":{"input_tokens":1,"output_tokens":2}}`, `{"images":["a","b",[1,2],{"c":[3]}]}`, `{"usage":{"prompt_tokens":5,"completion_tokens":1}}`, `[]`, `{}{}`, `{"a":1}}`} {
+		`{"usage":{"input_tokens":1,"output_tokens":2}}`, `{"images":["a","b",[1,2],{"c":[3]}]}`, `{"usage":{"prompt_tokens":5,"completion_tokens":1}}`, `[]`, `{}{}`, `{"a":1}}`,
+		`{"query":"q","documents":["a"],"results":[{}]}`, `{"invocationArn":"arn","modelInput":{"taskType":"MULTI_SHOT_MANUAL","multiShotManualParams":{"shots":[1,2]}}}`, `{"id":"r","background":true,"status":"completed","model":"m","usage":{"input_tokens":1,"output_tokens":2},"output":[{"type":"web_search_call"}]}`,
+		`{"trace":{"promptRouter":{"invokedModelId":"m"},"guardrail":{"a":{"topicPolicyUnits":3}}},"usage":{"textUnits":4}}`} {
 		f.Add([]byte(body), 1, 3)
 	}
 	f.Fuzz(func(t *testing.T, body []byte, a, b int) {
-		for _, op := range []bedrock.Operation{bedrock.Converse, bedrock.InvokeModel, bedrock.ChatCompletions, bedrock.Messages, bedrock.GetResponse, bedrock.ApplyGuardrail} {
+		request := string(body) // whatever it is: it is read as well
+		before := bytes.Clone(body)
+		for _, op := range []bedrock.Operation{bedrock.Converse, bedrock.InvokeModel, bedrock.StartAsyncInvoke, bedrock.ChatCompletions, bedrock.Responses, bedrock.Messages, bedrock.Embeddings, bedrock.GetResponse, bedrock.ApplyGuardrail, bedrock.InvokeGuardrailChecks} {
 			for _, status := range []int{200, 400} {
-				s := answer{route: route(op), status: status, header: headers(), body: body}
+				s := answer{route: route(op), status: status, header: headers(), body: body, request: request, model: "amazon.nova-reel-v1:1"}
 				got := s.read()
+				if !got.Usage.Known && got.From == "" || !bytes.Equal(body, before) {
+					t.Fatalf("%s: %v, body %q", op, fields(got), body)
+				}
 				if cut := s.read(a, b); cut != got {
 					t.Fatalf("%s, cut by %d and %d: %v\nin one piece: %v", op, a, b, fields(cut), fields(got))
 				}
@@ -185,8 +274,8 @@ func FuzzBodyUsage(f *testing.F) {
 			return
 		}
 		want := a.read()
-		if want.UnknownOperation || want.Usage.Of(waybill.OutputImage) > 0 {
-			return // the log has counters for these
+		if want.UnknownOperation {
+			return
 		}
 		if usageText(got) != usageText(want.Usage) {
 			t.Fatalf("%q: %s, metered as %s", body, usageText(got), usageText(want.Usage))
@@ -256,6 +345,7 @@ func BenchmarkMeter(b *testing.B) {
 		{"claude chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(claude, 1000)), 1000},
 		{"llama chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(llama, 1000)), 1000},
 		{"chat event", sse(bedrock.ChatCompletions, strings.Repeat(chatDelta, 1000)), 1000},
+		{"unary 1KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: []byte(`{"metrics":{"latencyMs":50},"output":{"message":{"content":[{"text":"` + strings.Repeat("some more of it, ", 50) + `"}],"role":"assistant"}},"stopReason":"end_turn","usage":{"inputTokens":10,"outputTokens":200,"totalTokens":210}}`)}, 1},
 		{"unary 16KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: text}, 1},
 		{"image 1MB", answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: image}, 1},
 	} {

@@ -138,21 +138,44 @@ func checkPath(p string) error {
 	if !strings.HasPrefix(p, "/") || len(p) > 4096 {
 		return bad("is not a path, or is longer than 4,096 bytes")
 	}
-	for _, part := range strings.Split(p[1:], "/") {
-		plain, err := url.PathUnescape(part)
+	segments := strings.Split(p[1:], "/")
+	for i, segment := range segments {
+		plain, err := url.PathUnescape(segment)
 		if err != nil {
 			return bad("has a malformed escape")
 		}
-		if part == "" && p != "/" || plain == "." || plain == ".." {
-			return bad("has an empty or a dot segment")
+		if segment == "" && p != "/" {
+			return bad("has an empty segment")
 		}
 		for _, c := range []byte(plain) {
-			if c < 0x20 || c == 0x7f {
-				return bad("has a control character")
+			if !nameByte(c) {
+				return bad("has a character that no name of AWS's has")
+			}
+		}
+		if !strings.Contains(plain, "/") && plain != "." && plain != ".." {
+			continue
+		}
+		// An escaped slash may hide segments: it belongs into the ARN that a name may be.
+		if i != 1 || !takesARN[segments[0]] || !strings.HasPrefix(plain, "arn:") {
+			return bad("has an escaped slash, or a dot segment")
+		}
+		for _, part := range strings.Split(plain, "/") {
+			if part == "" || part == "." || part == ".." {
+				return bad("has an empty or a dot segment within an ARN")
 			}
 		}
 	}
 	return nil
+}
+
+// takesARN holds the first segments of the paths whose second may be an ARN.
+var takesARN = map[string]bool{"model": true, "guardrail": true, "async-invoke": true}
+
+// nameByte reports whether names of AWS's have such a byte: what RFC 3986 lets stand in
+// a segment, and a slash. A semicolon would begin parameters, and what is still escaped
+// after one step is escaped twice: some servers take a second.
+func nameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~:/@!$&'()*+,=", c) >= 0
 }
 
 func (r *Route) model(method string, parts []string) (bool, error) {
@@ -171,13 +194,8 @@ func (r *Route) model(method string, parts []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(parts) > 3 && !strings.HasPrefix(id, "arn:") || len(id) > 2048 {
+	if strings.Contains(id, "/") && !strings.HasPrefix(id, "arn:") || len(id) > 2048 {
 		return false, nil
-	}
-	for _, part := range strings.Split(id, "/") { // an escaped slash can hide a dot segment
-		if part == "" || part == "." || part == ".." {
-			return false, nil
-		}
 	}
 	*r = Route{Operation: n.op, Endpoint: r.Endpoint, Shape: AWS, Carrier: n.carrier, ModelID: waybill.ModelID(id),
 		Spends: n.spends, EventStream: n.stream}

@@ -3,6 +3,7 @@ package bedrock
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 
 	"github.com/waybill-dev/waybill"
 )
@@ -25,9 +26,18 @@ var refusals = map[waybill.ErrorKind]struct {
 	waybill.Internal:        {500, "InternalServerException", "server_error", "api_error"},
 }
 
+// retryAfter is what a caller is asked to wait, in seconds, before it tries again what
+// time may cure. SDKs add their own spread and grow it from try to try.
+const retryAfter = "1"
+
 // Refusal is the answer of the gateway itself, in the shape that the caller's SDK
 // reads: its status, its headers and its body. callID goes where AWS's request id
-// goes, since SDKs print that.
+// goes, since SDKs print that. Whether to try again is told in so many words to the SDKs
+// of OpenAI and Anthropic, which would else retry every status from 500 on.
+//
+// There is no refusal once a stream has begun. Where AWS cuts it, or the gateway must,
+// the caller sees it cut: an event of ours within AWS's stream would be taken for AWS's
+// own, and might land in the middle of one.
 func Refusal(shape Shape, e *waybill.Error, callID string) (status int, header http.Header, body []byte) {
 	r, ok := refusals[e.Kind]
 	if !ok {
@@ -41,16 +51,30 @@ func Refusal(shape Shape, e *waybill.Error, callID string) (status int, header h
 	header.Set("Content-Type", "application/json")
 	header["x-amzn-RequestId"] = []string{callID}
 	header.Set("X-Waybill-Error", e.Code)
+	if e.Kind == waybill.Unavailable {
+		header.Set("Retry-After", retryAfter)
+	}
 	switch shape {
 	case OpenAI:
-		body = marshal(map[string]any{"error": map[string]any{"message": message, "type": r.openAI, "code": e.Code, "param": nil}})
+		header.Set("X-Request-Id", callID)
+		header.Set("X-Should-Retry", strconv.FormatBool(e.Kind == waybill.Unavailable))
+		body = marshal(map[string]any{"error": map[string]any{"message": message, "type": r.openAI, "code": orNull(e.Code), "param": nil}})
 	case Anthropic:
+		header.Set("Request-Id", callID)
+		header.Set("X-Should-Retry", strconv.FormatBool(e.Kind == waybill.Unavailable))
 		body = marshal(map[string]any{"type": "error", "request_id": callID, "error": map[string]any{"type": r.anthropic, "message": message + code(e)}})
 	default:
 		header["x-amzn-ErrorType"] = []string{r.aws}
 		body = marshal(map[string]any{"message": message + code(e)})
 	}
 	return r.status, header, body
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
 }
 
 func code(e *waybill.Error) string {

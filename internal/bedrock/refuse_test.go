@@ -1,6 +1,8 @@
 package bedrock_test
 
 import (
+	"encoding/json"
+	"strconv"
 	"testing"
 
 	"github.com/waybill-dev/waybill"
@@ -24,6 +26,8 @@ func TestRefusal(t *testing.T) {
 		{bedrock.AWS, waybill.Unavailable, 503, "ServiceUnavailableException", `{"message":"tag \"team\" is required; send it [WB1301]"}`},
 		{bedrock.AWS, waybill.Misused, 500, "InternalServerException", `{"message":"tag \"team\" is required; send it [WB1301]"}`},
 		{bedrock.OpenAI, waybill.Invalid, 400, "", `{"error":{"code":"WB1301","message":"tag \"team\" is required; send it","param":null,"type":"invalid_request_error"}}`},
+		{bedrock.OpenAI, waybill.Unavailable, 503, "", `{"error":{"code":"WB1301","message":"tag \"team\" is required; send it","param":null,"type":"server_error"}}`},
+		{bedrock.Anthropic, waybill.Unavailable, 503, "", `{"error":{"message":"tag \"team\" is required; send it [WB1301]","type":"overloaded_error"},"request_id":"call-1","type":"error"}`},
 		{bedrock.Anthropic, waybill.Denied, 403, "", `{"error":{"message":"tag \"team\" is required; send it [WB1301]","type":"permission_error"},"request_id":"call-1","type":"error"}`},
 	}
 	for _, tt := range tests {
@@ -35,19 +39,33 @@ func TestRefusal(t *testing.T) {
 		if status != tt.status || class != tt.class || string(body) != tt.body {
 			t.Errorf("shape %d, kind %d: %d %q %s", tt.shape, tt.kind, status, class, body)
 		}
-		if header["x-amzn-RequestId"][0] != "call-1" || header.Get("X-Waybill-Error") != "WB1301" {
+		id := map[bedrock.Shape]string{bedrock.OpenAI: "X-Request-Id", bedrock.Anthropic: "Request-Id", bedrock.AWS: bedrock.RequestIDHeader}[tt.shape]
+		if tt.shape != bedrock.AWS && header.Get(id) != "call-1" || header["x-amzn-RequestId"][0] != "call-1" || header.Get("X-Waybill-Error") != "WB1301" {
 			t.Errorf("headers %v", header)
 		}
 	}
 }
 
-// A policy that refuses must not make SDKs try again.
-func TestRefusalsAreNotRetried(t *testing.T) {
-	for _, kind := range []waybill.ErrorKind{waybill.Invalid, waybill.Denied, waybill.NotFound, waybill.Unauthenticated, waybill.TooLarge} {
+// A policy that refuses must not make SDKs try again; what time may cure must.
+func TestRetries(t *testing.T) {
+	for kind := waybill.Internal; kind <= waybill.Misused; kind++ {
 		for _, shape := range []bedrock.Shape{bedrock.AWS, bedrock.OpenAI, bedrock.Anthropic} {
-			status, _, _ := bedrock.Refusal(shape, &waybill.Error{Kind: kind}, "")
-			if status < 400 || status >= 500 || status == 408 || status == 409 || status == 429 {
-				t.Errorf("kind %d is answered with %d, which SDKs retry", kind, status)
+			status, header, body := bedrock.Refusal(shape, &waybill.Error{Kind: kind}, "")
+			if !json.Valid(body) {
+				t.Errorf("kind %d, shape %d: %s", kind, shape, body)
+			}
+			ours := kind == waybill.Internal || kind == waybill.Misused // a fault of ours: AWS's SDKs may try
+			again := kind == waybill.Unavailable
+			if again != (status == 503) || again != (header.Get("Retry-After") != "") {
+				t.Errorf("kind %d, shape %d: status %d, retry after %q", kind, shape, status, header.Get("Retry-After"))
+			}
+			if told := header.Get("X-Should-Retry"); shape != bedrock.AWS && told != strconv.FormatBool(again) {
+				t.Errorf("kind %d, shape %d: should retry: %q", kind, shape, told)
+			}
+			// The statuses that the SDKs of AWS take for transient, and those of OpenAI where nobody tells.
+			transient := status == 408 || status == 409 || status == 429 || status == 500 || status > 501
+			if transient != (again || ours) {
+				t.Errorf("kind %d, shape %d is answered with %d", kind, shape, status)
 			}
 		}
 	}

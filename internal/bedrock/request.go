@@ -69,7 +69,7 @@ func elements(v []byte) int {
 // its start cannot know.
 func asyncUsage(model waybill.ModelID, body []byte) (waybill.Usage, bool) {
 	input := memberOf(body, "modelInput")
-	id := string(model.Base())
+	id := model.Base()
 	kind, n, ok := waybill.VideoSecond, int64(0), false
 	switch {
 	case strings.Contains(id, "nova-reel"):

@@ -79,11 +79,14 @@ func (s *eventScanner) end() {
 
 // A UsageFilter takes the usage chunk out of a Chat Completions stream, for callers
 // who did not ask for it: the gateway did, see Body.WithUsage. Many clients read the
-// first choice of every chunk, and this one has none. All other bytes pass unchanged.
+// first choice of every chunk, and this one has none. All other bytes pass unchanged,
+// also usage that rides on a chunk with choices: that chunk would have come anyhow, and a
+// member more harms no client. Lines end as Bedrock ends them, with LF or CRLF.
 type UsageFilter struct {
-	held []byte  // the event being read
-	tail [3]byte // the last bytes seen
-	pass bool    // the event is too long for a usage chunk: it passes as it comes
+	held []byte // the event being read
+	line int    // bytes of the line being read
+	cr   bool   // it begins with a carriage return
+	pass bool   // the event is too long for a usage chunk: it passes as it comes
 	out  []byte
 }
 
@@ -96,18 +99,23 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 	f.out = f.out[:0]
 	for len(p) > 0 {
 		n := bytes.IndexByte(p, '\n') + 1
-		if n == 0 {
+		whole := n > 0
+		if !whole {
 			n = len(p)
 		}
-		piece := p[:n]
-		p = p[n:]
-		for _, c := range piece[max(0, n-3):] {
-			f.tail = [3]byte{f.tail[1], f.tail[2], c}
+		f.held = append(f.held, p[:n]...)
+		if f.line == 0 {
+			f.cr = p[0] == '\r'
 		}
-		f.held = append(f.held, piece...)
-		ends := bytes.HasSuffix(f.tail[:], []byte("\n\n")) || string(f.tail[:]) == "\n\r\n"
+		f.line += n
+		p = p[n:]
+		ends := whole && (f.line == 1 || f.line == 2 && f.cr) // an empty line
+		if whole {
+			f.line = 0
+		}
 		switch {
 		case ends && !f.pass && isUsageChunk(f.held):
+			f.out = appendComments(f.out, f.held)
 			f.held = f.held[:0]
 		case ends, f.pass, len(f.held) > maxUsageChunk:
 			f.out = append(f.out, f.held...)
@@ -120,22 +128,40 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 // End returns what is held at the end of the stream.
 func (f *UsageFilter) End() []byte {
 	if !f.pass && isUsageChunk(f.held) {
-		return nil
+		return appendComments(nil, f.held)
 	}
 	return f.held
 }
 
-// isUsageChunk reports whether an event holds usage and no choices.
+// appendComments appends the comments that stand in an event: they are not of it.
+func appendComments(out, event []byte) []byte {
+	for line := range bytes.Lines(event) {
+		if line[0] == ':' {
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+// isUsageChunk reports whether an event holds usage and no choices. What is not JSON is
+// not ours to take away.
 func isUsageChunk(event []byte) bool {
 	if !bytes.Contains(event, usageWord) {
 		return false
 	}
 	is := false
 	s := eventScanner{each: func(_, data []byte) {
-		m := memberScanner{want: wanted}
-		m.Write(data)
-		choices, there := m.lengths["choices"]
-		is = m.done && there && choices == 0 && bytes.HasPrefix(m.found["usage"], []byte{'{'})
+		none, usage := false, false
+		err := readObject(data, func(m jsonMember) error {
+			switch v := data[m.valueStart:m.valueEnd]; string(m.name) {
+			case "choices":
+				none = v[0] == '[' && elements(v) == 0 || v[0] == 'n'
+			case "usage":
+				usage = v[0] == '{'
+			}
+			return nil
+		})
+		is = err == nil && none && usage
 	}}
 	s.Write(event)
 	s.end()

@@ -18,6 +18,7 @@ type Condition struct {
 	Values   []string
 
 	op       operator
+	folded   string // Key in lower case
 	operands []operand
 }
 
@@ -201,7 +202,7 @@ func (t truth) opposite() truth { return yes - t }
 
 // applies reports whether the condition holds for a request.
 func (c *Condition) applies(l *lookup) (truth, error) {
-	values, there := l.get(c.Key)
+	values, there := l.get(c.folded)
 	if c.op.name == "Null" {
 		result := no
 		for _, o := range c.operands { // true: the key is absent

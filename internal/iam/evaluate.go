@@ -3,6 +3,7 @@ package iam
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -64,7 +65,7 @@ type Request struct {
 	// Case does not tell keys apart. What is not there AWS would not have either.
 	Context map[string][]string `json:"context,omitempty"`
 	// Unknown are condition keys of which we do not know what AWS has. A key that ends in /
-	// stands for all that begin with it.
+	// stands for all that begin with it, and * for all that are not told here.
 	Unknown []string `json:"unknown,omitempty"`
 }
 
@@ -76,7 +77,7 @@ type lookup struct {
 }
 
 func newLookup(r *Request) *lookup {
-	l := &lookup{values: make(map[string][]string, len(r.Context)+8), asked: make(map[string]bool)}
+	l := &lookup{values: make(map[string][]string, len(r.Context)+8)}
 	for k, v := range r.Context {
 		if len(v) > 0 {
 			l.values[strings.ToLower(k)] = v
@@ -90,13 +91,20 @@ func newLookup(r *Request) *lookup {
 	c := &r.Caller
 	if c.Kind != FederatedGuest {
 		service := c.Kind == ServiceCaller
-		set("aws:principalisawsservice", fmt.Sprint(service))
+		set("aws:principalisawsservice", strconv.FormatBool(service))
 		if service {
 			set("aws:principalservicename", c.ARN)
 		} else {
 			set("aws:principalarn", c.PrincipalARN())
 			set("aws:principalaccount", c.Account)
-			set("aws:principaltype", map[CallerKind]string{RoleSession: "AssumedRole", User: "User", Root: "Account"}[c.Kind])
+			switch c.Kind {
+			case RoleSession:
+				set("aws:principaltype", "AssumedRole")
+			case User:
+				set("aws:principaltype", "User")
+			case Root:
+				set("aws:principaltype", "Account")
+			}
 		}
 	}
 	if c.Kind == User {
@@ -111,13 +119,16 @@ func newLookup(r *Request) *lookup {
 	return l
 }
 
+// get finds the values of a key in lower case.
 func (l *lookup) get(key string) ([]string, truth) {
-	key = strings.ToLower(key)
 	if v, ok := l.values[key]; ok {
 		return v, yes
 	}
 	for _, u := range l.unknown {
-		if key == u || strings.HasSuffix(u, "/") && strings.HasPrefix(key, u) {
+		if key == u || u == "*" || strings.HasSuffix(u, "/") && strings.HasPrefix(key, u) {
+			if l.asked == nil {
+				l.asked = make(map[string]bool)
+			}
 			l.asked[key] = true
 			return nil, unknown
 		}
@@ -178,7 +189,7 @@ func Evaluate(r *Request, p *Policies) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("evaluate: %q is no action", r.Action)
 	}
 	l := newLookup(r)
-	e := evaluation{request: r, lookup: l}
+	e := evaluation{request: r, action: strings.ToLower(r.Action), lookup: l}
 
 	var levels []opinion
 	if r.Caller.UnderSCP() {
@@ -273,6 +284,7 @@ func Evaluate(r *Request, p *Policies) (Verdict, error) {
 
 type evaluation struct {
 	request *Request
+	action  string // in lower case
 	lookup  *lookup
 	err     error
 }
@@ -315,7 +327,7 @@ func (e *evaluation) applies(p *Policy, s *Statement) (is truth, how naming) {
 			return no, notNamed
 		}
 	}
-	if slices.ContainsFunc(s.Actions, func(a string) bool { return matchesAction(a, e.request.Action) }) == s.NotActions {
+	if slices.ContainsFunc(s.actions, func(a string) bool { return glob(a, e.action) }) == s.NotActions {
 		return no, notNamed
 	}
 	if p.Kind.hasResource() {

@@ -115,6 +115,9 @@ const (
 
 // matches reports whether a text is one that the pattern stands for.
 func (p pattern) matches(text string, how reach) bool {
+	if len(p) == 1 && p[0].star {
+		return true
+	}
 	runes := []rune(text)
 	// can[j] says whether the parts so far match the first j characters.
 	can := make([]bool, len(runes)+1)
@@ -150,11 +153,6 @@ func (p pattern) split() ([]pattern, bool) {
 		}
 	}
 	return append(out, p[start:]), len(out) == 5
-}
-
-// matchesAction compares an action, without regard to case.
-func matchesAction(pattern, action string) bool {
-	return glob(strings.ToLower(pattern), strings.ToLower(action))
 }
 
 // glob is the plain comparison with * and ?.

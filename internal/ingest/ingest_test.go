@@ -55,6 +55,9 @@ func TestLogRecords(t *testing.T) {
 			`"output":{"outputTokenCount":1,"outputBodyJson":{"usage":{"inputTokens":7,"outputTokens":1,"totalTokens":17,"cacheWriteInputTokens":9,"cacheDetails":[{"ttl":"1h","inputTokens":4},{"ttl":"5m","inputTokens":5}]}}}`), u(7, 1, 0, 5, 4)},
 		{"counters in the text of a body are text", body(`"input":{"inputTokenCount":7,"inputBodyJson":{"text":"\"inputTokenCount\":999"}}`, `"output":{"outputTokenCount":1,"outputBodyJson":{"inputTokenCount":5}}`), u(7, 1, 0, 0, 0)},
 		{"no counters, usage in the body", body(`"input":{}`, `"output":{"outputBodyJson":{"usage":{"input_tokens":5,"output_tokens":6}}}`), u(5, 6, 0, 0, 0)},
+		{"a video", body(`"input":{}`, `"output":{"outputVideoDurationSeconds":6.04,"outputVideoFramesPerSecond":24}`), waybill.NewUsage().With(waybill.VideoSecond, 6)},
+		{"a video a frame short", body(`"input":{}`, `"output":{"outputVideoDurationSeconds":8.96}`), waybill.NewUsage().With(waybill.VideoSecond, 9)},
+		{"images in the body", body(`"input":{}`, `"output":{"outputBodyJson":{"images":["aGk="]}}`), waybill.NewUsage().With(waybill.OutputImage, 1)},
 		{"no counters at all", body(`"input":{}`, `"output":{}`), waybill.Usage{}},
 		{"failed", body(`"errorCode":"ThrottlingException","input":{}`, `"output":{}`), waybill.NewUsage()},
 	} {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -243,6 +244,12 @@ func (rec *logRecord) usage(v *waybill.Invocation) error {
 		v.Usage = u
 	case rec.ErrorCode != "":
 		v.Usage, v.UsageFrom = waybill.NewUsage(), "log: the call failed and has no counters"
+	case rec.Output.Seconds != "":
+		n, ok := wholeSeconds(string(rec.Output.Seconds))
+		if !ok {
+			return errors.New("the length of the video is no number of seconds")
+		}
+		v.Usage = waybill.NewUsage().With(waybill.VideoSecond, n)
 	default:
 		if u, ok := bedrock.BodyUsage(rec.Output.Body); ok {
 			v.Usage, v.UsageFrom = u, "log: tokens from body"
@@ -251,4 +258,18 @@ func (rec *logRecord) usage(v *waybill.Invocation) error {
 		}
 	}
 	return nil
+}
+
+// wholeSeconds is a length in seconds, to the nearest: models make videos of whole
+// seconds and are charged by them, and a file holds a frame more or less.
+func wholeSeconds(s string) (int64, bool) {
+	whole, part, _ := strings.Cut(s, ".")
+	n, err := strconv.ParseInt(whole, 10, 32)
+	if err != nil || n < 0 {
+		return 0, false
+	}
+	if part != "" && part[0] >= '5' {
+		n++
+	}
+	return n, true
 }

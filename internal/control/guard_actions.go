@@ -1,0 +1,118 @@
+package control
+
+import (
+	"slices"
+	"strings"
+)
+
+// A Surface is a way to spend money on Bedrock that a guard can close.
+type Surface struct {
+	Name    string   `json:"name"`
+	Doc     string   `json:"doc"`
+	Actions []string `json:"actions"` // as a policy names them; * is a wildcard
+}
+
+// Surfaces lists them, in the order in which help shows them. Bearer keys are not among
+// them: they are always closed. Which action authorizes which call is in the Service
+// Authorization Reference, "Amazon Bedrock" and "Amazon Bedrock Mantle": Converse, Chat
+// Completions, Responses and Messages on bedrock-runtime have no action of their own, and
+// are InvokeModel or InvokeModelWithResponseStream.
+var Surfaces = []Surface{
+	{"inference", "calls of models, on bedrock-runtime and bedrock-mantle", []string{"bedrock:InvokeModel*", "bedrock:StartAsyncInvoke", "bedrock:Rerank", "bedrock-mantle:CreateInference"}},
+	{"batch", "batch inference jobs", []string{"bedrock:CreateModelInvocationJob"}},
+	{"agents", "agents, inline agents and the tools they call", []string{"bedrock:InvokeAgent", "bedrock:InvokeInlineAgent", "bedrock:InvokeTool"}},
+	{"flows", "flows", []string{"bedrock:InvokeFlow", "bedrock:StartFlowExecution"}},
+	{"knowledge-bases", "queries and ingestion of knowledge bases", []string{"bedrock:Retrieve*", "bedrock:GenerateQuery", "bedrock:StartIngestionJob", "bedrock:IngestKnowledgeBaseDocuments"}},
+	{"guardrails", "guardrails applied without a model", []string{"bedrock:ApplyGuardrail"}},
+	{"data-automation", "data automation and prompt optimization", []string{"bedrock:InvokeDataAutomation*", "bedrock:InvokeBlueprint*", "bedrock:OptimizePrompt"}},
+	{"training", "customization, evaluation, provisioned throughput, fine-tuning", []string{"bedrock:CreateModelCustomizationJob", "bedrock:CreateEvaluationJob",
+		"bedrock:CreateModelEvaluationJob", "bedrock:CreateProvisionedModelThroughput", "bedrock:CreateCustomModelDeployment", "bedrock-mantle:CreateFineTuningJob"}},
+}
+
+// surface finds a surface by name.
+func surface(name string) (Surface, bool) {
+	for _, s := range Surfaces {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Surface{}, false
+}
+
+// The actions of bearer keys: one for each endpoint, and each needed beside the action
+// that the call itself takes (Bedrock User Guide, "Control permissions for Amazon Bedrock
+// API keys").
+var bearerActions = []string{"bedrock:CallWithBearerToken", "bedrock-mantle:CallWithBearerToken"}
+
+// What the gateway calls: the routes it lets through come down to these.
+var (
+	gatewayRuntime = []string{"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+	gatewayMantle  = []string{"bedrock-mantle:CreateInference", "bedrock-mantle:GetInference", "bedrock-mantle:CancelInference", "bedrock-mantle:DeleteInference"}
+	gatewayGuards  = []string{"bedrock:ApplyGuardrail"} // a call that names a guardrail needs it too
+	gatewayReads   = []string{"bedrock:CountTokens", "bedrock-mantle:CountTokens", "bedrock-mantle:GetModel", "bedrock-mantle:ListModels"}
+)
+
+// gatewaySurfaces are the surfaces that the gateway itself uses. The others are closed to
+// its roles as well: they have no business there.
+var gatewaySurfaces = []string{"inference", "guardrails"}
+
+// gatewayActions are all that the gateway's roles may do.
+var gatewayActions = slices.Concat(gatewayRuntime, gatewayMantle, gatewayGuards, gatewayReads)
+
+// knownActions are the actions of Bedrock's two prefixes that the Service Authorization
+// Reference lists (October 2026): what a proof asks about. A new action is covered where
+// a wildcard of a surface covers it, and is unchanged elsewhere.
+var knownActions = append(prefixed("bedrock:", `AllowVendedLogDeliveryForResource ApplyGuardrail AssociateAgentCollaborator AssociateAgentKnowledgeBase
+AssociateThirdPartyKnowledgeBase BatchDeleteEvaluationJob CallWithBearerToken CancelAutomatedReasoningPolicyBuildWorkflow CopyBlueprintStage CountTokens CreateAgent
+CreateAgentActionGroup CreateAgentAlias CreateAutomatedReasoningPolicy CreateAutomatedReasoningPolicyTestCase CreateAutomatedReasoningPolicyVersion CreateBlueprint
+CreateBlueprintVersion CreateCustomModel CreateCustomModelDeployment CreateDataAutomationProject CreateDataSource CreateEvaluationJob CreateFlow CreateFlowAlias
+CreateFlowVersion CreateFoundationModelAgreement CreateGuardrail CreateGuardrailVersion CreateInferenceProfile CreateInvocation CreateKnowledgeBase
+CreateMarketplaceModelEndpoint CreateModelCopyJob CreateModelCustomizationJob CreateModelEvaluationJob CreateModelImportJob CreateModelInvocationJob CreatePrompt
+CreatePromptRouter CreatePromptVersion CreateProvisionedModelThroughput CreateSession DeleteAgent DeleteAgentActionGroup DeleteAgentAlias DeleteAgentMemory
+DeleteAgentVersion DeleteAutomatedReasoningPolicy DeleteAutomatedReasoningPolicyBuildWorkflow DeleteAutomatedReasoningPolicyTestCase DeleteBlueprint
+DeleteCustomModel DeleteCustomModelDeployment DeleteDataAutomationProject DeleteDataSource DeleteEnforcedGuardrailConfiguration DeleteFlow DeleteFlowAlias
+DeleteFlowVersion DeleteFoundationModelAgreement DeleteGuardrail DeleteImportedModel DeleteInferenceProfile DeleteKnowledgeBase DeleteKnowledgeBaseDocuments
+DeleteMarketplaceModelAgreement DeleteMarketplaceModelEndpoint DeleteModelInvocationLoggingConfiguration DeletePrompt DeletePromptRouter
+DeleteProvisionedModelThroughput DeleteResourcePolicy DeleteSession DeregisterMarketplaceModelEndpoint DetectGeneratedContent DisassociateAgentCollaborator
+DisassociateAgentKnowledgeBase EndSession ExportAutomatedReasoningPolicyVersion GenerateQuery GetAgent GetAgentActionGroup GetAgentAlias GetAgentCollaborator
+GetAgentKnowledgeBase GetAgentMemory GetAgentVersion GetAsyncInvoke GetAutomatedReasoningPolicy GetAutomatedReasoningPolicyAnnotations
+GetAutomatedReasoningPolicyBuildWorkflow GetAutomatedReasoningPolicyBuildWorkflowResultAssets GetAutomatedReasoningPolicyNextScenario
+GetAutomatedReasoningPolicyTestCase GetAutomatedReasoningPolicyTestResult GetBlueprint GetBlueprintOptimizationStatus GetBlueprintRecommendation GetCustomModel
+GetCustomModelDeployment GetDataAutomationProject GetDataAutomationStatus GetDataSource GetEvaluationJob GetExecutionFlowSnapshot GetFlow GetFlowAlias
+GetFlowExecution GetFlowVersion GetFoundationModel GetFoundationModelAvailability GetGuardrail GetImportedModel GetInferenceProfile GetIngestionJob
+GetInvocationStep GetKnowledgeBase GetKnowledgeBaseDocuments GetMarketplaceModelEndpoint GetModelCopyJob GetModelCustomizationJob GetModelEvaluationJob
+GetModelImportJob GetModelInvocationJob GetModelInvocationLoggingConfiguration GetPrompt GetPromptRouter GetProvisionedModelThroughput GetResourcePolicy GetSession
+GetUseCaseForModelAccess IngestKnowledgeBaseDocuments InvokeAgent InvokeAutomatedReasoningPolicy InvokeBlueprintOptimizationAsync
+InvokeBlueprintRecommendationAsync InvokeBuilder InvokeDataAutomation InvokeDataAutomationAsync InvokeFlow InvokeInlineAgent InvokeModel
+InvokeModelWithBidirectionalStream InvokeModelWithResponseStream InvokeTool ListAgentActionGroups ListAgentAliases ListAgentCollaborators ListAgentKnowledgeBases
+ListAgentVersions ListAgents ListAsyncInvokes ListAutomatedReasoningPolicies ListAutomatedReasoningPolicyBuildWorkflows ListAutomatedReasoningPolicyTestCases
+ListAutomatedReasoningPolicyTestResults ListBlueprints ListCustomModelDeployments ListCustomModels ListDataAutomationProjects ListDataSources
+ListEnforcedGuardrailsConfiguration ListEvaluationJobs ListFlowAliases ListFlowExecutionEvents ListFlowExecutions ListFlowVersions ListFlows
+ListFoundationModelAgreementOffers ListFoundationModels ListGuardrails ListImportedModels ListInferenceProfiles ListIngestionJobs ListInvocationSteps
+ListInvocations ListKnowledgeBaseDocuments ListKnowledgeBases ListMarketplaceModelEndpoints ListModelCopyJobs ListModelCustomizationJobs ListModelEvaluationJobs
+ListModelImportJobs ListModelInvocationJobs ListPromptRouters ListPrompts ListProvisionedModelThroughputs ListSessions ListTagsForResource OptimizePrompt
+PrepareAgent PrepareFlow PutEnforcedGuardrailConfiguration PutFoundationModelEntitlement PutInvocationStep PutModelInvocationLoggingConfiguration PutResourcePolicy
+PutUseCaseForModelAccess RegisterMarketplaceModelEndpoint RenderPrompt Rerank Retrieve RetrieveAndGenerate StartAsyncInvoke
+StartAutomatedReasoningPolicyBuildWorkflow StartAutomatedReasoningPolicyTestWorkflow StartFlowExecution StartIngestionJob StopEvaluationJob StopFlowExecution
+StopIngestionJob StopModelCustomizationJob StopModelInvocationJob TagResource UntagResource UpdateAgent UpdateAgentActionGroup UpdateAgentAlias
+UpdateAgentCollaborator UpdateAgentKnowledgeBase UpdateAutomatedReasoningPolicy UpdateAutomatedReasoningPolicyAnnotations UpdateAutomatedReasoningPolicyTestCase
+UpdateBlueprint UpdateCustomModelDeployment UpdateDataAutomationProject UpdateDataSource UpdateFlow UpdateFlowAlias UpdateGuardrail UpdateKnowledgeBase
+UpdateMarketplaceModelEndpoint UpdatePrompt UpdateProvisionedModelThroughput UpdateSession ValidateFlowDefinition`),
+	prefixed("bedrock-mantle:", `ArchiveProject CallWithBearerToken CancelFineTuningJob CancelInference CountTokens CreateFile CreateFineTuningJob CreateInference
+CreateProject DeleteFile DeleteInference GetFile GetFineTuningJob GetInference GetModel GetProject ListFiles ListFineTuningJobs ListModels ListProjects
+ListTagsForResource TagResource UntagResource UpdateProject`)...)
+
+// otherActions are a sample of what a guard must leave alone.
+var otherActions = strings.Fields(`s3:GetObject s3:PutObject s3:ListBucket ec2:RunInstances ec2:DescribeInstances iam:GetRole iam:CreateUser iam:CreateRole iam:TagRole
+iam:TagUser iam:PutRolePolicy iam:DeleteRolePolicy iam:AttachRolePolicy iam:DetachRolePolicy iam:UpdateAssumeRolePolicy iam:PassRole iam:CreateServiceSpecificCredential
+iam:ListServiceSpecificCredentials sts:AssumeRole sts:TagSession sts:GetCallerIdentity kms:Decrypt logs:PutLogEvents dynamodb:GetItem lambda:InvokeFunction
+sagemaker:InvokeEndpoint secretsmanager:GetSecretValue sqs:SendMessage sns:Publish ce:GetCostAndUsage bcm-data-exports:CreateExport organizations:ListAccounts
+bedrock-agentcore:InvokeAgentRuntime aws-marketplace:Subscribe cloudwatch:PutMetricData states:StartExecution transcribe:StartTranscriptionJob q:SendMessage`)
+
+func prefixed(prefix, names string) []string {
+	var out []string
+	for _, n := range strings.Fields(names) {
+		out = append(out, prefix+n)
+	}
+	return out
+}

@@ -1,0 +1,257 @@
+# Written by waybill guard. The service control policies belong in the organization's
+# management account or its delegated administrator; the role and the endpoint policies in
+# the account that calls Bedrock.
+
+variable "waybill_scp_targets" {
+  description = "Ids of the organization root, units or accounts to which the service control policies are attached"
+  type        = set(string)
+  default     = []
+}
+
+variable "waybill_vpc_endpoints" {
+  description = "Ids of the VPC endpoints of bedrock-runtime and bedrock-mantle"
+  type        = set(string)
+  default     = []
+}
+
+# Nobody but the gateway reaches Bedrock.
+resource "aws_organizations_policy" "waybill_scp" {
+  name        = "waybill-scp"
+  description = "Nobody but the gateway reaches Bedrock"
+  type        = "SERVICE_CONTROL_POLICY"
+  content = jsonencode({
+    "Version": "2012-10-17",
+    "Statement": [
+      # closed but to those who are named: inference
+      {
+        "Sid": "WaybillOnlyGateway",
+        "Effect": "Deny",
+        "Action": [
+          "bedrock:InvokeModel*",
+          "bedrock:StartAsyncInvoke",
+          "bedrock:Rerank",
+          "bedrock-mantle:CreateInference"
+        ],
+        "Resource": "*",
+        "Condition": {
+          "ArnNotLike": {
+            "aws:PrincipalArn": "arn:aws:iam::*:role/waybill/bedrock-*"
+          }
+        }
+      },
+      # closed but to those who are named: batch, agents, flows, knowledge-bases
+      {
+        "Sid": "WaybillClosed",
+        "Effect": "Deny",
+        "Action": [
+          "bedrock:CreateModelInvocationJob",
+          "bedrock:InvokeAgent",
+          "bedrock:InvokeInlineAgent",
+          "bedrock:InvokeTool",
+          "bedrock:InvokeFlow",
+          "bedrock:StartFlowExecution",
+          "bedrock:Retrieve*",
+          "bedrock:GenerateQuery",
+          "bedrock:StartIngestionJob",
+          "bedrock:IngestKnowledgeBaseDocuments"
+        ],
+        "Resource": "*"
+      },
+      # a Bedrock API key goes past the gateway; short-term ones can be made by anybody offline, so their use is denied, for everybody
+      {
+        "Sid": "WaybillNoKeys",
+        "Effect": "Deny",
+        "Action": [
+          "bedrock:CallWithBearerToken",
+          "bedrock-mantle:CallWithBearerToken"
+        ],
+        "Resource": "*"
+      },
+      # no long-term Bedrock API key is made; keys of other services are left alone
+      {
+        "Sid": "WaybillNoNewKeys",
+        "Effect": "Deny",
+        "Action": "iam:CreateServiceSpecificCredential",
+        "Resource": "*",
+        "Condition": {
+          "StringEquals": {
+            "iam:ServiceSpecificCredentialServiceName": "bedrock.amazonaws.com"
+          }
+        }
+      }
+    ]
+  })
+}
+
+resource "aws_organizations_policy_attachment" "waybill_scp" {
+  for_each  = var.waybill_scp_targets
+  policy_id = aws_organizations_policy.waybill_scp.id
+  target_id = each.value
+}
+
+# Only the gateway becomes these roles, with tags that say whose call it is.
+resource "aws_iam_role" "waybill_bedrock" {
+  name        = "bedrock-one"
+  path        = "/waybill/"
+  description = "Only the gateway becomes these roles, with tags that say whose call it is"
+  assume_role_policy = jsonencode({
+    "Version": "2012-10-17",
+    "Statement": [
+      # only the gateway becomes this role, and names the owner of the calls as it does
+      {
+        "Sid": "WaybillGatewayAssumes",
+        "Effect": "Allow",
+        "Principal": {
+          "AWS": "arn:aws:iam::111122223333:role/waybill/gateway"
+        },
+        "Action": "sts:AssumeRole",
+        "Condition": {
+          "StringEquals": {
+            "aws:RequestTag/environment": [
+              "production",
+              "staging"
+            ]
+          },
+          "StringLike": {
+            "aws:RequestTag/team": "?*"
+          }
+        }
+      },
+      # session tags are what AWS bills by; without this permission AssumeRole with tags fails
+      {
+        "Sid": "WaybillGatewayTags",
+        "Effect": "Allow",
+        "Principal": {
+          "AWS": "arn:aws:iam::111122223333:role/waybill/gateway"
+        },
+        "Action": "sts:TagSession"
+      }
+    ]
+  })
+}
+
+# The roles call models and do nothing else, and not without their tags.
+resource "aws_iam_role_policy" "waybill_role_permissions" {
+  name = "waybill-role-permissions"
+  role = aws_iam_role.waybill_bedrock.id
+  policy = jsonencode({
+    "Version": "2012-10-17",
+    "Statement": [
+      # models on bedrock-runtime: a profile needs the right on itself, on the models behind it, and for some calls on the default project
+      {
+        "Sid": "WaybillRuntime",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock:InvokeModel",
+          "bedrock:InvokeModelWithResponseStream"
+        ],
+        "Resource": [
+          "arn:aws:bedrock:*::foundation-model/*",
+          "arn:aws:bedrock:*:111122223333:inference-profile/*",
+          "arn:aws:bedrock:*:111122223333:application-inference-profile/*",
+          "arn:aws:bedrock:*:111122223333:project/default"
+        ]
+      },
+      # models on bedrock-mantle, which authorizes on the project
+      {
+        "Sid": "WaybillMantle",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock-mantle:CreateInference",
+          "bedrock-mantle:GetInference",
+          "bedrock-mantle:CancelInference",
+          "bedrock-mantle:DeleteInference"
+        ],
+        "Resource": "arn:aws:bedrock-mantle:*:111122223333:project/*"
+      },
+      # a call that names a guardrail needs the right to apply it
+      {
+        "Sid": "WaybillGuardrails",
+        "Effect": "Allow",
+        "Action": "bedrock:ApplyGuardrail",
+        "Resource": "arn:aws:bedrock:*:111122223333:guardrail/*"
+      },
+      # counting tokens and listing models cost nothing
+      {
+        "Sid": "WaybillReads",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock:CountTokens",
+          "bedrock-mantle:CountTokens",
+          "bedrock-mantle:GetModel",
+          "bedrock-mantle:ListModels"
+        ],
+        "Resource": "*"
+      },
+      # no tag team, no call: whatever other policy the role is given
+      {
+        "Sid": "WaybillTagged1",
+        "Effect": "Deny",
+        "Action": [
+          "bedrock:InvokeModel*",
+          "bedrock-mantle:CreateInference"
+        ],
+        "Resource": "*",
+        "Condition": {
+          "StringNotLike": {
+            "aws:PrincipalTag/team": "?*"
+          }
+        }
+      },
+      # no tag environment, no call: whatever other policy the role is given
+      {
+        "Sid": "WaybillTagged2",
+        "Effect": "Deny",
+        "Action": [
+          "bedrock:InvokeModel*",
+          "bedrock-mantle:CreateInference"
+        ],
+        "Resource": "*",
+        "Condition": {
+          "StringNotEquals": {
+            "aws:PrincipalTag/environment": [
+              "production",
+              "staging"
+            ]
+          }
+        }
+      }
+    ]
+  })
+}
+
+# The private way to Bedrock is for those who may call it.
+resource "aws_vpc_endpoint_policy" "waybill_vpc_endpoint" {
+  for_each        = var.waybill_vpc_endpoints
+  vpc_endpoint_id = each.value
+  policy = jsonencode({
+    "Version": "2012-10-17",
+    "Statement": [
+      # the gateway's roles and those who are named may use the endpoint; it is shut to everybody else
+      {
+        "Sid": "WaybillThroughHere",
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": [
+          "bedrock:InvokeModel",
+          "bedrock:InvokeModelWithResponseStream",
+          "bedrock-mantle:CreateInference",
+          "bedrock-mantle:GetInference",
+          "bedrock-mantle:CancelInference",
+          "bedrock-mantle:DeleteInference",
+          "bedrock:ApplyGuardrail",
+          "bedrock:CountTokens",
+          "bedrock-mantle:CountTokens",
+          "bedrock-mantle:GetModel",
+          "bedrock-mantle:ListModels"
+        ],
+        "Resource": "*",
+        "Condition": {
+          "ArnLike": {
+            "aws:PrincipalArn": "arn:aws:iam::*:role/waybill/bedrock-*"
+          }
+        }
+      }
+    ]
+  })
+}
