@@ -237,7 +237,7 @@ func transport(c *config) http.RoundTripper {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
 	return &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
 		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: c.headerTimeout,
-		WriteBufferSize: 32 << 10, ReadBufferSize: 32 << 10}
+		WriteBufferSize: 32 << 10} // a read buffer of its own would be held by each open stream, and larger pieces pass it by
 }
 
 // newSigner takes the base credentials from the configuration or from AWS's own chain.
