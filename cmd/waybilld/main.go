@@ -270,7 +270,7 @@ func transport(c *config) http.RoundTripper {
 	dialer := &net.Dialer{Timeout: c.timeouts.connect, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
 	return &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
 		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: c.timeouts.tls,
-		WriteBufferSize: 32 << 10, ReadBufferSize: 32 << 10}
+		WriteBufferSize: 32 << 10} // a read buffer of its own would be held by each open stream, and larger pieces pass it by
 }
 
 // newCatalogue looks up the models behind inference profiles, under a role or the

@@ -61,11 +61,12 @@ var allowed = []struct {
 
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/gateway"}},
-	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
+	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/iam", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
 		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.
 	{"internal/archtest", nil},
+	{"internal/clients", nil},
 }
 
 // banned are modules no package reachable from a program, or from what others build

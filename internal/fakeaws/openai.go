@@ -191,7 +191,7 @@ func (g *generation) chatStream(x *exchange, withUsage bool) (left bool) {
 		add([]any{}, chatUsage(x.call))
 	}
 	messages = append(messages, []byte("data: [DONE]\n\n"))
-	return x.stream("text/event-stream; charset=utf-8", messages, sse("", obj{"error": obj{"message": "the stream failed", "type": "server_error", "code": x.fault.Exception, "param": nil}}))
+	return x.stream("text/event-stream; charset=utf-8", messages, sse("", obj{"error": obj{"message": "the stream failed", "type": "server_error", "code": streamError(x.fault.Exception, openAICode), "param": nil}}))
 }
 
 // admitEmbeddings takes a call of Embeddings.
