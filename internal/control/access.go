@@ -35,12 +35,20 @@ type Access struct {
 	PathStyle bool
 
 	mu       sync.Mutex // guards accounts
-	accounts map[string]aws.CredentialsProvider
+	accounts map[string]*account
+}
+
+// An account is the credentials for an account, and whose they turned out to be.
+type account struct {
+	credentials aws.CredentialsProvider
+
+	mu     sync.Mutex // guards caller
+	caller string     // ARN; empty until AWS has said it
 }
 
 // NewAccess makes an Access that can only read.
 func NewAccess(base aws.Config, d *Declaration) *Access {
-	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]aws.CredentialsProvider), Mantle: "https://bedrock-mantle.{region}.api.aws"}
+	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]*account), Mantle: "https://bedrock-mantle.{region}.api.aws"}
 	for _, account := range d.Accounts {
 		a.roles[account.ID] = account.Role
 	}
@@ -49,8 +57,7 @@ func NewAccess(base aws.Config, d *Declaration) *Access {
 
 // ForChanges is the same Access, and may change things.
 func (a *Access) ForChanges() *Access {
-	b := &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]aws.CredentialsProvider)}
-	return b
+	return &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]*account)}
 }
 
 // reads says whether an operation changes nothing, by its name: AWS keeps to these verbs.
@@ -73,27 +80,43 @@ func readOnly(stack *middleware.Stack) error {
 	}), middleware.After)
 }
 
-// config is the configuration for an account and a Region.
-func (a *Access) config(account, region string) aws.Config {
-	c := a.base.Copy()
-	c.Region = region
-	if role := a.roles[account]; role != "" {
-		a.mu.Lock()
-		if a.accounts[account] == nil {
-			a.accounts[account] = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(a.base), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "waybill-control" }))
+// account is the credentials for an account: of the role declared for it, or those at hand.
+func (a *Access) account(id string) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.accounts[id] == nil {
+		c := a.base.Credentials
+		if role := a.roles[id]; role != "" {
+			c = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(a.base), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "waybill-control" }))
 		}
-		c.Credentials = a.accounts[account]
-		a.mu.Unlock()
+		a.accounts[id] = &account{credentials: c}
 	}
-	if !a.writable {
-		c.APIOptions = append(c.APIOptions, readOnly)
+	return a.accounts[id]
+}
+
+// confirm says who asks, and that the credentials are of the account that is meant. Nothing
+// else is asked, or changed, before: credentials of another account would answer for it.
+func (c *clients) confirm(ctx context.Context) (string, error) {
+	c.who.mu.Lock()
+	defer c.who.mu.Unlock()
+	if c.who.caller != "" {
+		return c.who.caller, nil
 	}
-	return c
+	out, err := c.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", err
+	}
+	if got := aws.ToString(out.Account); got != c.account {
+		return "", fmt.Errorf("the credentials are of account %s, not %s: declare a role for the account", got, c.account)
+	}
+	c.who.caller = aws.ToString(out.Arn)
+	return c.who.caller, nil
 }
 
 // clients ask one account in one Region.
 type clients struct {
-	config  aws.Config
+	account string
+	who     *account
 	bedrock *bedrock.Client
 	s3      *s3.Client
 	logs    *cloudwatchlogs.Client
@@ -109,12 +132,17 @@ type clients struct {
 }
 
 func (a *Access) at(account, region string) *clients {
-	c := a.config(account, region)
+	who := a.account(account)
+	c := a.base.Copy()
+	c.Region, c.Credentials = region, who.credentials
+	if !a.writable {
+		c.APIOptions = append(c.APIOptions, readOnly)
+	}
 	global := c.Copy()
 	if partition(region) == "aws" {
 		global.Region = "us-east-1"
 	}
-	return &clients{config: c,
+	return &clients{account: account, who: who,
 		bedrock: bedrock.NewFromConfig(c),
 		s3:      s3.NewFromConfig(c, func(o *s3.Options) { o.UsePathStyle = a.PathStyle }),
 		logs:    cloudwatchlogs.NewFromConfig(c),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
@@ -671,6 +672,15 @@ func TestWrongAccountIsSaid(t *testing.T) {
 	in := s.inquiry()
 	if got := in.Snapshot.Accounts[1].Caller.Refused; !strings.Contains(got, "not 111122223333") {
 		t.Errorf("the account says %q", got)
+	}
+	for _, f := range in.Judge() {
+		if f.Account == member && f.Status != Unknown {
+			t.Errorf("of an account that nobody asked: %s", show([]Finding{f}))
+		}
+	}
+	step := Step{Account: member, Action: "iam:TagRole", Input: &iam.TagRoleInput{RoleName: aws.String("production")}}
+	if err := Apply(t.Context(), s.access.ForChanges(), []Step{step}, s.world.Now, func(Change) error { return nil }); err == nil || !strings.Contains(err.Error(), "not 111122223333") || len(s.plane.Writes()) > 0 {
+		t.Errorf("a step for it: %v, and %d changes", err, len(s.plane.Writes()))
 	}
 }
 
