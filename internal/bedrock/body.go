@@ -65,6 +65,26 @@ func (b *Body) member(m jsonMember, r Route) error {
 		b.Model, b.model = waybill.ModelID(model), s
 		return nil
 	}
+	if r.Shape == AWS {
+		return b.ofConverse(m, v, s, r)
+	}
+	switch string(m.name) {
+	case "metadata":
+		b.own = s
+	case "stream":
+		b.Stream = v[0] == 't'
+	case "service_tier":
+		b.Tier, _ = stringOf(v)
+	case "stream_options":
+		b.options = s
+		b.usageAsked = string(memberOf(v, "include_usage")) == "true"
+	}
+	return nil
+}
+
+// ofConverse reads a member that Converse has. Each shape is read for its own names
+// alone: by the other's a caller could show us one tier and AWS a second.
+func (b *Body) ofConverse(m jsonMember, v []byte, s span, r Route) error {
 	switch string(m.name) {
 	case "requestMetadata":
 		if r.Carrier != MetadataBody {
@@ -76,19 +96,10 @@ func (b *Body) member(m jsonMember, r Route) error {
 			return err
 		}
 		b.Metadata = tags
-	case "metadata":
-		b.own = s
-	case "stream":
-		b.Stream = v[0] == 't'
-	case "service_tier":
-		b.Tier, _ = stringOf(v)
 	case "serviceTier":
 		b.Tier, _ = stringOf(memberOf(v, "type"))
 	case "performanceConfig":
 		b.LatencyMode, _ = stringOf(memberOf(v, "latency"))
-	case "stream_options":
-		b.options = s
-		b.usageAsked = string(memberOf(v, "include_usage")) == "true"
 	}
 	return nil
 }

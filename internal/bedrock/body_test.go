@@ -103,6 +103,8 @@ func TestReadBody(t *testing.T) {
 		{"a model that is no string", chat, `{"model":["m"]}`, bedrock.Body{}},
 		{"converse", converse, `{"model":"m","serviceTier":{"type":"priority","Type":"default"},"performanceConfig":{"latency":"optimized"}}`,
 			bedrock.Body{Tier: "priority", LatencyMode: "optimized"}},
+		{"the tier of the other shape", chat, `{"service_tier":"priority","serviceTier":{"type":"flex"},"performanceConfig":{"latency":"optimized"}}`, bedrock.Body{Tier: "priority"}},
+		{"the tier of the other shape", converse, `{"serviceTier":{"type":"priority"},"service_tier":"flex","stream":true}`, bedrock.Body{Tier: "priority"}},
 		{"stream in quotes", chat, `{"stream":"true"}`, bedrock.Body{}},
 	}
 	for _, tt := range tests {

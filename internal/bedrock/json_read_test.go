@@ -125,7 +125,7 @@ func FuzzStrict(f *testing.F) {
 			}
 			return s
 		}
-		if string(b.Model) != read(members["model"]) || b.Tier != read(members["service_tier"]) && members["serviceTier"] == nil || b.Stream != (string(members["stream"]) == "true") {
+		if string(b.Model) != read(members["model"]) || b.Tier != read(members["service_tier"]) || b.Stream != (string(members["stream"]) == "true") {
 			t.Fatalf("%q: model %q, tier %q, stream %v", body, b.Model, b.Tier, b.Stream)
 		}
 	})

@@ -275,9 +275,7 @@ func headerUsage(h http.Header, body waybill.Usage, inBody, embeds bool) (waybil
 			v = v.With(kind, body.Of(kind))
 		}
 	}
-	v = sameWrites(v, body).With(waybill.OutputImage, body.Of(waybill.OutputImage))
-	v.Reasoning = body.Reasoning
-	return v, true
+	return completed(v, body).With(waybill.OutputImage, body.Of(waybill.OutputImage)), true
 }
 
 // familyUsage is the usage of families that have top-level counts and no usage object.

@@ -80,7 +80,8 @@ func (a *admitted) answer(x *exchange) (left bool) {
 	text := strings.Join(x.words(a.seed), "")
 	h := x.rw.Header()
 	if a.converse {
-		body = obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
+		content, stop := a.content(text)
+		body = obj{"output": obj{"message": obj{"role": "assistant", "content": content}}, "stopReason": stop,
 			"usage": converseUsage(call), "metrics": obj{"latencyMs": 100 + a.seed%900}, "serviceTier": obj{"type": call.Tier}}
 	} else {
 		counted := !x.fault.NoTokenCount && call.InputTokens > 0
@@ -140,8 +141,9 @@ func claudeUsage(c *Call, output int64) obj {
 func (a *admitted) invokeBody(text string, c *Call) obj {
 	switch a.family.name {
 	case "claude":
+		content, stop := a.claudeContent(text)
 		return obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "model": "claude",
-			"content": []any{obj{"type": "text", "text": text}}, "stop_reason": "end_turn", "usage": claudeUsage(c, c.OutputTokens)}
+			"content": content, "stop_reason": stop, "usage": claudeUsage(c, c.OutputTokens)}
 	case "nova":
 		return obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
 			"usage": obj{"inputTokens": c.InputTokens, "outputTokens": c.OutputTokens, "totalTokens": c.InputTokens + c.OutputTokens,

@@ -36,8 +36,9 @@ type admitted struct {
 	cached    int64 // characters of it that are marked as cacheable
 	hour      bool  // cached for an hour
 	seed      uint64
-	items     int64    // documents, vectors or pictures of the answer
-	texts     []string // that were embedded
+	items     int64       // documents, vectors or pictures of the answer
+	texts     []string    // that were embedded
+	called    *generation // with the tool that has to be called; nil for prose
 }
 
 var operations = map[string]string{"invoke": "InvokeModel", "invoke-with-response-stream": "InvokeModelWithResponseStream",
@@ -294,7 +295,7 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 		call.LatencyMode = "optimized"
 	}
 	a.measure(withoutMetadata(body), `"cachePoint"`)
-	return nil
+	return a.force(body)
 }
 
 var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config output_format context_management container user_profile_id")
@@ -321,10 +322,14 @@ func (a *admitted) readInvoke(body []byte, call *Call) *refusal {
 			Version   string `json:"anthropic_version"`
 			MaxTokens int64  `json:"max_tokens"`
 		}
+		// Anthropic's SDKs write the version of their own API in the place of Bedrock's.
 		if json.Unmarshal(body, &b) != nil || b.Version != "bedrock-2023-05-31" && !isDay(b.Version) || b.MaxTokens < 1 {
 			return validation("max_tokens: Field required, anthropic_version: Field required")
 		}
 		a.maxTokens = b.MaxTokens
+		if no := a.force(body); no != nil {
+			return no
+		}
 	case "nova":
 		var b struct {
 			InferenceConfig struct {
