@@ -18,7 +18,7 @@ import (
 
 type adviseOptions struct {
 	ask, on, keys, regions []string
-	output                 string
+	snapshot, output       string
 }
 
 func newAdvise(out, stderr io.Writer) *cobra.Command {
@@ -50,6 +50,7 @@ when; and the commands that come next. On a terminal it asks; otherwise flags sa
 	c.Flags().StringSliceVar(&o.on, "on", nil, "the APIs that are called (default: all of both endpoints)")
 	c.Flags().StringSliceVar(&o.keys, "key", nil, "tag keys that costs are to be known by (default: team, application, environment, costCenter)")
 	c.Flags().StringSliceVar(&o.regions, "region", nil, "Regions that are called")
+	c.Flags().StringVar(&o.snapshot, "snapshot", "", "a snapshot of the account, as audit keeps it, to say what is missing today")
 	c.Flags().StringVar(&o.output, "output", "table", "table or json")
 	return c
 }
@@ -70,7 +71,22 @@ func runAdvise(o adviseOptions, in io.Reader, terminal bool, out, stderr io.Writ
 	for _, q := range o.ask {
 		asked.Questions = append(asked.Questions, control.Question(q))
 	}
-	a, err := control.Advise(asked, control.Standing{})
+	var standing control.Standing
+	if o.snapshot != "" {
+		src, err := os.ReadFile(o.snapshot)
+		if err != nil {
+			return &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("--snapshot: %v", err)}
+		}
+		s, err := control.ReadSnapshot(src)
+		if err != nil {
+			return err
+		}
+		standing = control.StandingOf(s)
+		if len(asked.Regions) == 0 {
+			asked.Regions = standing.Regions()
+		}
+	}
+	a, err := control.Advise(asked, standing)
 	if err != nil {
 		return err
 	}

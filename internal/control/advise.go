@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -59,7 +60,7 @@ type Advice struct {
 	Basis      string         `json:"basis"`  // of waybill report
 	BasisWhy   string         `json:"basis_why"`
 	Mechanisms []MechanismUse `json:"mechanisms"`
-	Gaps       []Gap          `json:"gaps"` // paths that a question does not reach, and what stands in
+	Gaps       []Unreached    `json:"gaps"` // paths that a question does not reach, and what stands in
 	Missing    []Missing      `json:"missing"`
 	Next       []NextStep     `json:"next"`
 	Notes      []string       `json:"notes"`
@@ -73,8 +74,8 @@ type MechanismUse struct {
 	Shows     Showing             `json:"shows"`
 }
 
-// A Gap is a path on which a question has no answer of its mechanism.
-type Gap struct {
+// A Unreached is a path on which a question has no answer of its mechanism.
+type Unreached struct {
 	Question Question `json:"question"`
 	Path     string   `json:"path"`
 	What     string   `json:"what"`
@@ -112,7 +113,7 @@ func Advise(a Asked, s Standing) (*Advice, error) {
 	if len(a.Keys) == 0 {
 		a.Keys = []string{"team", "application", "environment", "costCenter"}
 	}
-	v := &adviser{asked: a, out: &Advice{Asked: a, Gaps: []Gap{}, Missing: []Missing{}, Notes: []string{}}}
+	v := &adviser{asked: a, out: &Advice{Asked: a, Gaps: []Unreached{}, Missing: []Missing{}, Notes: []string{}}}
 	has := func(q Question) bool { return slices.Contains(a.Questions, q) }
 	if has(Teams) || has(Both) {
 		v.take(ByPrincipal, "AWS captures the caller's identity on every call, without code; tags of the role session carry team and cost centre to the bill")
@@ -185,7 +186,7 @@ func (v *adviser) cover(q Question, mechanisms ...Mechanism) {
 			continue
 		}
 		c := CarriageOf(mechanisms[0], p)
-		v.out.Gaps = append(v.out.Gaps, Gap{Question: q, Path: p, What: fmt.Sprintf("%s: %s", mechanisms[0], c.Reach), Instead: c.How})
+		v.out.Gaps = append(v.out.Gaps, Unreached{Question: q, Path: p, What: fmt.Sprintf("%s: %s", mechanisms[0], c.Reach), Instead: c.How})
 	}
 }
 
@@ -318,3 +319,44 @@ func ReportKnowledge(basis string, by []string) string {
 	}
 	return "the bill has tags of principals, profiles and projects, and no request metadata"
 }
+
+// StandingOf is what a snapshot tells of the account, as far as advice needs it. What AWS
+// refused to say is not known.
+func StandingOf(s *Snapshot) Standing {
+	var out Standing
+	if s.Payer.CostTags.refused() == "" {
+		out.ActiveKeys = []string{}
+		for _, t := range s.Payer.CostTags.Value {
+			if t.Active {
+				out.ActiveKeys = append(out.ActiveKeys, t.Key)
+			}
+		}
+	}
+	if s.Payer.Exports.refused() == "" {
+		has := slices.ContainsFunc(s.Payer.Exports.Value, func(e Export) bool { return strings.EqualFold(e.Properties["INCLUDE_IAM_PRINCIPAL_DATA"], "TRUE") })
+		out.PrincipalData = &has
+	}
+	unsaid := make(map[string]bool)
+	for _, a := range s.Accounts {
+		for _, r := range a.Regions {
+			if r.Logging.refused() != "" {
+				unsaid[r.Region] = true
+				continue
+			}
+			if out.Logging == nil {
+				out.Logging = make(map[string]bool)
+			}
+			on, seen := out.Logging[r.Region]
+			out.Logging[r.Region] = r.Logging.Value.On && (on || !seen) // in every account
+		}
+	}
+	for r := range unsaid { // an account that is off is known to be; that all are on is not
+		if out.Logging[r] {
+			delete(out.Logging, r)
+		}
+	}
+	return out
+}
+
+// Regions are those that the standing knows of.
+func (s *Standing) Regions() []string { return slices.Sorted(maps.Keys(s.Logging)) }

@@ -121,3 +121,24 @@ func TestWrongQuestions(t *testing.T) {
 		}
 	}
 }
+
+// What AWS refused to say is neither good news nor bad.
+func TestStandingOfSnapshot(t *testing.T) {
+	on, off, unsaid := Said[Logging]{Value: Logging{On: true}}, Said[Logging]{}, Said[Logging]{Refused: "AccessDenied"}
+	region := func(name string, l Said[Logging]) RegionFacts { return RegionFacts{Region: name, Logging: l} }
+	s := &Snapshot{Payer: PayerFacts{CostTags: Said[[]CostTag]{Value: []CostTag{{Key: "team", Active: true}, {Key: "cost"}}},
+		Exports: Said[[]Export]{Value: []Export{{Properties: map[string]string{"INCLUDE_IAM_PRINCIPAL_DATA": "TRUE"}}}}},
+		Accounts: []AccountFacts{{Regions: []RegionFacts{region("both", on), region("one", on), region("half", on), region("off", off), region("silent", unsaid)}},
+			{Regions: []RegionFacts{region("both", on), region("one", off), region("half", unsaid), region("off", unsaid)}}}}
+	got := StandingOf(s)
+	if !slices.Equal(got.ActiveKeys, []string{"team"}) || got.PrincipalData == nil || !*got.PrincipalData {
+		t.Errorf("%+v", got)
+	}
+	if len(got.Logging) != 3 || !got.Logging["both"] || got.Logging["one"] || got.Logging["off"] || !slices.Equal(got.Regions(), []string{"both", "off", "one"}) {
+		t.Errorf("%+v", got.Logging)
+	}
+	s.Payer.CostTags.Refused, s.Payer.Exports.Refused = "AccessDenied", "AccessDenied"
+	if got := StandingOf(s); got.ActiveKeys != nil || got.PrincipalData != nil {
+		t.Errorf("refused: %+v", got)
+	}
+}
