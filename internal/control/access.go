@@ -34,8 +34,9 @@ type Access struct {
 	// PathStyle asks for buckets by path, as stand-ins for S3 want it.
 	PathStyle bool
 
-	mu       sync.Mutex // guards accounts
+	mu       sync.Mutex // guards all below
 	accounts map[string]*account
+	clients  map[[2]string]*clients
 }
 
 // An account is the credentials for an account, and whose they turned out to be.
@@ -48,7 +49,7 @@ type account struct {
 
 // NewAccess makes an Access that can only read.
 func NewAccess(base aws.Config, d *Declaration) *Access {
-	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]*account), Mantle: "https://bedrock-mantle.{region}.api.aws"}
+	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]*account), clients: make(map[[2]string]*clients), Mantle: "https://bedrock-mantle.{region}.api.aws"}
 	for _, account := range d.Accounts {
 		a.roles[account.ID] = account.Role
 	}
@@ -57,7 +58,7 @@ func NewAccess(base aws.Config, d *Declaration) *Access {
 
 // ForChanges is the same Access, and may change things.
 func (a *Access) ForChanges() *Access {
-	return &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]*account)}
+	return &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]*account), clients: make(map[[2]string]*clients)}
 }
 
 // reads says whether an operation changes nothing, by its name: AWS keeps to these verbs.
@@ -81,9 +82,8 @@ func readOnly(stack *middleware.Stack) error {
 }
 
 // account is the credentials for an account: of the role declared for it, or those at hand.
+// The caller holds the lock.
 func (a *Access) account(id string) *account {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	if a.accounts[id] == nil {
 		c := a.base.Credentials
 		if role := a.roles[id]; role != "" {
@@ -131,7 +131,18 @@ type clients struct {
 	mantle  *mantle
 }
 
+// at gives the clients for an account and a Region, always the same.
 func (a *Access) at(account, region string) *clients {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := [2]string{account, region}
+	if a.clients[key] == nil {
+		a.clients[key] = a.open(account, region)
+	}
+	return a.clients[key]
+}
+
+func (a *Access) open(account, region string) *clients {
 	who := a.account(account)
 	c := a.base.Copy()
 	c.Region, c.Credentials = region, who.credentials

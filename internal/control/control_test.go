@@ -462,6 +462,7 @@ func TestControls(t *testing.T) {
 	for _, tt := range cases {
 		covered[tt.control] = true
 		t.Run(tt.control+"/"+tt.says, func(t *testing.T) {
+			t.Parallel()
 			s := newSetting(t)
 			s.good()
 			if found := s.audit(); len(of(found, tt.control, Holds)) == 0 || len(of(found, tt.control, Fails)) > 0 {
@@ -531,30 +532,33 @@ func TestInterruptedSetUpIsFinishedByTheNext(t *testing.T) {
 	}
 	for n := 1; n <= writes; n++ {
 		for _, cut := range []bool{false, true} {
-			s := newSetting(t)
-			count := 0 // under the plane's lock
-			s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
-				if c.Write {
-					count++
+			t.Run(fmt.Sprintf("%d/%t", n, cut), func(t *testing.T) {
+				t.Parallel()
+				s := newSetting(t)
+				count := 0 // under the plane's lock
+				s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
+					if c.Write {
+						count++
+					}
+					switch {
+					case !c.Write || count < n:
+						return nil
+					case count == n && cut:
+						return &fakeaws.ControlFault{Cut: true}
+					}
+					return &fakeaws.ControlFault{Status: 503, ErrorType: "ServiceUnavailable", Message: "gone"}
+				})
+				if _, err := s.setUp(); err == nil {
+					t.Fatalf("change %d was broken, and nobody says so", n)
 				}
-				switch {
-				case !c.Write || count < n:
-					return nil
-				case count == n && cut:
-					return &fakeaws.ControlFault{Cut: true}
+				s.plane.SetFault(nil)
+				s.good()
+				for _, f := range s.audit() {
+					if f.Status != Holds {
+						t.Errorf("cut off at change %d (done: %t), then run again: %s", n, cut, show([]Finding{f}))
+					}
 				}
-				return &fakeaws.ControlFault{Status: 503, ErrorType: "ServiceUnavailable", Message: "gone"}
 			})
-			if _, err := s.setUp(); err == nil {
-				t.Fatalf("change %d was broken, and nobody says so", n)
-			}
-			s.plane.SetFault(nil)
-			s.good()
-			for _, f := range s.audit() {
-				if f.Status != Holds {
-					t.Errorf("cut off at change %d (done: %t), then run again: %s", n, cut, show([]Finding{f}))
-				}
-			}
 		}
 	}
 }
