@@ -365,6 +365,9 @@ func proofText(out io.Writer, proof *control.Proof, warnings []string) {
 		if f.Sid != "" {
 			fmt.Fprintf(out, " by %s, statement %s", f.Policy, f.Sid)
 		}
+		if len(f.Missing) > 0 {
+			fmt.Fprintf(out, ": it hangs on %s, which generated requests do not have", strings.Join(f.Missing, ", "))
+		}
 		fmt.Fprintf(out, "\n  caller %s", f.Request.Caller.ARN)
 		for k, v := range waybill.TagsFromMap(f.Request.Caller.Tags).All() {
 			fmt.Fprintf(out, "\n  tag %s=%s", k, v)
