@@ -301,6 +301,9 @@ func (c *call) admit(r *http.Request) error {
 		for k, v := range parsed.Metadata.All() {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
 		}
+		for k, v := range parsed.Resource.All() {
+			asked = append(asked, policy.Asked{Key: k, Value: v, From: "tags"})
+		}
 		policy.Order(asked)
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
@@ -535,11 +538,17 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 		edits.Metadata = c.trail()
 		carried = append([]string{"request"}, carried...)
 	}
+	if c.route.Operation == bedrock.StartAsyncInvoke {
+		edits.Resource, edits.Reserved = c.decision.Resource, c.config.Policy.Keys()
+		if edits.Resource.Len() > 0 {
+			carried = append(carried, "resource")
+		}
+	}
 	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
 		edits.Usage, c.addUsage = true, true
 	}
 	c.record.Carried = strings.Join(carried, ",")
-	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 {
+	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 && c.route.Operation != bedrock.StartAsyncInvoke {
 		return nil
 	}
 	body, err := parsed.Edit(edits)
