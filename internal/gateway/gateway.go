@@ -361,11 +361,23 @@ func (c *call) findRoute(r *http.Request) error {
 	var err error
 	if c.route, err = bedrock.FindRoute(r.Method, path, endpoint); err != nil {
 		c.route.Shape = bedrock.ShapeOf(path)
+		if e, ok := errors.AsType[*waybill.Error](err); ok && e.Kind == waybill.Unsupported {
+			e.Hint = c.config.around()
+		}
 		return err
 	}
 	c.path, c.query = path, query
 	c.record.Operation, c.record.ModelID, c.record.Streamed = string(c.route.Operation), c.route.ModelID, c.route.EventStream
 	return nil
+}
+
+// around is how a caller can do what the gateway cannot: bidirectional streams are signed
+// piece by piece, by whoever holds the session.
+func (c *Config) around() string {
+	if slices.ContainsFunc(c.Roles, func(r Role) bool { return r.Broker }) {
+		return "take a role session of your own from POST /waybill/credentials here, as `waybill credentials` does, and call bedrock-runtime with it directly"
+	}
+	return "call bedrock-runtime directly with a session from `waybill credentials`; through this gateway there is none: no role of its operator's has broker: true"
 }
 
 func (c *call) readBody(r *http.Request) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/policy"
@@ -144,5 +145,50 @@ func TestMantle(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// With short-term keys AWS sees the same principal and tags as with signatures, on both
+// endpoints, and one key is used for all calls of a session.
+func TestShortTermKeys(t *testing.T) {
+	s := onBoth(t, func(*fakeaws.Config, *gateway.Config) {})
+	signer, ok := s.gw.Signer.(*credential.Signer)
+	if !ok {
+		t.Fatalf("the signer is %T", s.gw.Signer)
+	}
+	signer.UseKeys()
+	for range 2 {
+		if a, text := s.post(t, "/model/"+nova+"/converse", hello, nil); a.StatusCode != 200 {
+			t.Fatalf("%d %s", a.StatusCode, text)
+		}
+		if a, text := s.postTo(t, "bedrock-mantle.us-east-1.example.com", "/v1/chat/completions", `{"model":"openai.gpt-oss-120b","messages":[{"role":"user","content":"hi"}]}`, nil); a.StatusCode != 200 {
+			t.Fatalf("%d %s", a.StatusCode, text)
+		}
+	}
+	keys := make(map[string]bool)
+	for _, c := range s.world.Calls() {
+		keys[c.Header.Get("Authorization")] = true
+		if c.Auth != "SHORT_TERM" || !strings.HasSuffix(c.PrincipalARN, ":assumed-role/bedrock-prod/user-17") || c.SessionTags["team"] != "search" || c.Header.Get("X-Amz-Security-Token") != "" {
+			t.Errorf("%s: %s as %s with %v", c.Operation, c.Auth, c.PrincipalARN, c.SessionTags)
+		}
+	}
+	if len(keys) != 1 {
+		t.Errorf("%d keys for one session", len(keys))
+	}
+	for _, r := range s.records(t) {
+		if !strings.HasSuffix(r.PrincipalARN, ":assumed-role/bedrock-prod/user-17") {
+			t.Errorf("recorded as %s", r.PrincipalARN)
+		}
+	}
+}
+
+// What a gateway cannot pass on is refused with the way around it.
+func TestBidirectional(t *testing.T) {
+	for broker, want := range map[bool]string{true: "POST /waybill/credentials", false: "no role of its operator's has broker: true"} {
+		s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) { c.Roles[0].Broker = broker })
+		a, text := s.post(t, "/model/amazon.nova-sonic-v1:0/invoke-with-bidirectional-stream", "", nil)
+		if a.StatusCode != 501 || !strings.Contains(text, want) {
+			t.Errorf("broker %v: %d %s", broker, a.StatusCode, text)
+		}
 	}
 }
