@@ -52,7 +52,7 @@ var allowed = []struct {
 	{"stamp", []string{".", "internal/policy", "internal/bedrock"}},
 
 	// What we show.
-	{"internal/report", []string{".", "internal/ledger"}},
+	{"internal/report", []string{".", "internal/ledger", "internal/control"}},
 
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
@@ -62,7 +62,7 @@ var allowed = []struct {
 	// Where it all meets.
 	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/gateway"}},
 	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/iam", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
-		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
+		"internal/screen", "internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.
 	{"internal/archtest", nil},

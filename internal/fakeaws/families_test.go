@@ -223,6 +223,52 @@ func TestGuardrails(t *testing.T) {
 	}
 }
 
+// A guardrail that a call names looks at the prompt and at the answer, says so where the
+// operation has it, and spares the model what it does not let through.
+func TestInlineGuardrails(t *testing.T) {
+	guard := Guardrail{Account: "111122223333", Region: "us-east-1", ID: "abc123", Blocked: []string{"torpedo"}, Message: "We do not carry that."}
+	s := newStand(t, func(c *Config) { c.Guardrails = []Guardrail{guard} })
+	const nova, claude = "/model/amazon.nova-lite-v1:0/converse", "/model/anthropic.claude-sonnet-4-6/invoke"
+	headers := func(version string) []string {
+		return []string{"X-Amzn-Bedrock-GuardrailIdentifier", "abc123", "X-Amzn-Bedrock-GuardrailVersion", version, "X-Amzn-Bedrock-Trace", "ENABLED"}
+	}
+	for _, tt := range []struct {
+		path, body string
+		headers    []string
+		action     []any
+		want       [2]string // of the action when it lets through, and when it does not
+		unit       []any     // the units of the prompt in the trace
+	}{
+		{nova, `{"messages":[{"role":"user","content":[{"text":"WORD"}]}],"guardrailConfig":{"guardrailIdentifier":"abc123","guardrailVersion":"DRAFT","trace":"enabled"}}`, nil, []any{"stopReason"}, [2]string{"end_turn", "guardrail_intervened"},
+			[]any{"trace", "guardrail", "inputAssessment", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+		{claude, `{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"WORD"}]}`, headers("DRAFT"), []any{"amazon-bedrock-guardrailAction"}, [2]string{"NONE", "INTERVENED"},
+			[]any{"amazon-bedrock-trace", "guardrail", "input", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+		{chatPath, strings.Replace(as(chatBody, "us.openai.gpt-5.6-sol"), "hi", "WORD", 1), headers("DRAFT"), []any{"amazon-bedrock-guardrailAction"}, [2]string{"NONE", "INTERVENED"},
+			[]any{"amazon-bedrock-trace", "guardrail", "input", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+	} {
+		for i, word := range []string{"pallet", "torpedo"} {
+			a := s.post(Runtime, tt.path, strings.Replace(tt.body, "WORD", word, 1), tt.headers...)
+			c := s.last()
+			if a.status != 200 || at(a.json, tt.action...) != tt.want[i] || strings.Contains(a.text, guard.Message) != (i == 1) || (c.OutputTokens == 0) != (i == 1) ||
+				c.Guardrail["contentPolicyUnits"] != int64(2-i) || at(a.json, tt.unit...) != 1.0 {
+				t.Errorf("%s of a %s: %d %s, %d units", tt.path, word, a.status, a.text, c.Guardrail["contentPolicyUnits"])
+			}
+		}
+	}
+	for _, path := range []string{claude, claude + "-with-response-stream"} {
+		if a := s.post(Runtime, path, `{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`, headers("7")...); a.status != 400 {
+			t.Errorf("a version that is not there: %d", a.status)
+		}
+	}
+	stream := s.post(Runtime, chatPath, with(strings.Replace(as(chatBody, "us.openai.gpt-5.6-sol"), "hi", "torpedo", 1), `"stream":true`), headers("DRAFT")...)
+	if list, _ := events(t, stream.text); at(list[len(list)-1].data, "amazon-bedrock-guardrailAction") != "INTERVENED" || at(list[len(list)-1].data, "choices", 0, "finish_reason") != "content_filter" {
+		t.Errorf("in a stream: %s", stream.text)
+	}
+	if a := s.post(Mantle, chatPath, strings.Replace(chatBody, "hi", "torpedo", 1), headers("7")...); a.status != 200 || s.last().Guardrail != nil {
+		t.Errorf("bedrock-mantle minds the headers: %d %s", a.status, a.text)
+	}
+}
+
 // An asynchronous invocation is done after some looks, and is listed.
 func TestAsyncInvoke(t *testing.T) {
 	s := newStand(t, func(c *Config) { c.AsyncGets = 1 })

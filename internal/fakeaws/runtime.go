@@ -36,8 +36,10 @@ type admitted struct {
 	cached    int64 // characters of it that are marked as cacheable
 	hour      bool  // cached for an hour
 	seed      uint64
-	items     int64       // documents, vectors or pictures of the answer
-	texts     []string    // that were embedded
+	items     int64    // documents, vectors or pictures of the answer
+	texts     []string // that were embedded
+	guard     *guarding
+	blocked   bool        // by the guardrail: the model is not asked
 	called    *generation // with the tool that has to be called; nil for prose
 }
 
@@ -73,6 +75,24 @@ func (x *exchange) admitModel() (answer, *refusal) {
 	a, no := x.w.admit(x)
 	if no != nil {
 		return nil, no
+	}
+	h := x.r.Header
+	id, version, trace := h.Get("X-Amzn-Bedrock-Guardrailidentifier"), h.Get("X-Amzn-Bedrock-Guardrailversion"), h.Get("X-Amzn-Bedrock-Trace")
+	if a.converse {
+		var b struct {
+			Config struct{ GuardrailIdentifier, GuardrailVersion, Trace string } `json:"guardrailConfig"`
+		}
+		if err := json.Unmarshal(x.body, &b); err != nil {
+			return nil, validation("Malformed input request: %v", err)
+		}
+		id, version, trace = b.Config.GuardrailIdentifier, b.Config.GuardrailVersion, b.Config.Trace
+	}
+	a.guard, no = x.guarded(id, version, trace)
+	if no != nil {
+		return nil, no
+	}
+	if a.guard.look(without(x.body, "requestMetadata", "guardrailConfig")) {
+		a.blocked, a.called = true, nil
 	}
 	return a.answer, nil
 }

@@ -546,7 +546,7 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 		carried = append(carried, "resource")
 	}
 	edits := bedrock.Edits{Model: c.modelInBody}
-	if c.config.MantleMetadata && c.record.Endpoint == waybill.Mantle && (c.route.Operation == bedrock.ChatCompletions || c.route.Operation == bedrock.Responses) {
+	if c.config.MantleMetadata && c.route.Audited {
 		edits.Metadata = c.trail()
 		carried = append([]string{"request"}, carried...)
 	}
