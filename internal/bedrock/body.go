@@ -96,6 +96,13 @@ func (b *Body) ofConverse(m jsonMember, v []byte, s span, r Route) error {
 			return err
 		}
 		b.Metadata = tags
+	case "projectIdentifier":
+		// A project has tags of its own, which the bill shows: whoever chooses it chooses
+		// who pays.
+		if id, _ := stringOf(v); r.Carrier == MetadataBody && id != "default" && string(v) != "null" {
+			return &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: "the request body chooses a project",
+				Hint: "leave projectIdentifier out: the gateway's operator chooses projects"}
+		}
 	case "serviceTier":
 		b.Tier, _ = stringOf(memberOf(v, "type"))
 	case "performanceConfig":
@@ -116,20 +123,21 @@ func modelMember(r Route) string {
 // memberOf is the raw value of an object's member of exactly that name, as AWS compares
 // names: encoding/json would take another case for the same.
 func memberOf(v []byte, name string) []byte {
-	var found []byte
-	if len(v) == 0 || v[0] != '{' {
+	found, err := findMember(v, name)
+	if err != nil {
 		return nil
 	}
-	err := readObject(v, func(m jsonMember) error {
+	return found
+}
+
+func findMember(v []byte, name string) (found []byte, err error) {
+	err = readObject(v, func(m jsonMember) error {
 		if string(m.name) == name {
 			found = v[m.valueStart:m.valueEnd]
 		}
 		return nil
 	})
-	if err != nil {
-		return nil
-	}
-	return found
+	return found, err
 }
 
 // metadataOf reads a map of strings. Null counts as absent.

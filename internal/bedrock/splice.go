@@ -48,24 +48,20 @@ type edit struct {
 // edited is the body with the edits, in the order of their places, and with head as its
 // first members.
 func (b *Body) edited(head []byte, edits ...edit) []byte {
-	size := len(b.src) + len(head) + 1
-	for _, e := range edits {
-		size += len(e.text)
-	}
-	out := make([]byte, 0, size)
+	parts := make([][]byte, 0, 8)
 	at := 0
 	if len(head) > 0 {
-		out = append(append(out, b.src[:b.open]...), head...)
-		at = b.open
 		if !b.empty {
-			out = append(out, ',')
+			head = append(head, ',')
 		}
+		parts = append(parts, b.src[:b.open], head)
+		at = b.open
 	}
 	for _, e := range edits {
-		out = append(append(out, b.src[at:e.from]...), e.text...)
+		parts = append(parts, b.src[at:e.from], e.text)
 		at = e.to
 	}
-	return append(out, b.src[at:]...)
+	return bytes.Join(append(parts, b.src[at:]), nil) // which does not clear what it is about to write
 }
 
 // WithModel is the body with another model, see Edits.Model.

@@ -74,9 +74,9 @@ func judgeComplete(in *Inquiry, endpoint waybill.Endpoint, report func(Finding))
 		days = slices.Compact(days)
 		bad := 0
 		for _, d := range days {
-			if message := differ(watched[d], ledger[d]); message != "" {
+			if message, severity := differ(watched[d], ledger[d]); message != "" {
 				bad++
-				report(fails("%s", message).at(a.ID, r.Region).of(d.String()))
+				report(fails("%s", message).at(a.ID, r.Region).of(d.String()).as(severity))
 			}
 		}
 		if bad == 0 {
@@ -85,8 +85,10 @@ func judgeComplete(in *Inquiry, endpoint waybill.Endpoint, report func(Finding))
 	})
 }
 
-// differ tells in words how two counts differ; nothing if they agree.
-func differ(watched, ledger count) string {
+// differ tells in words how two counts differ, and how bad that is; nothing if they agree.
+// More in the ledger than CloudWatch counts is no call that went round the gateway: calls
+// that failed, a metric that is not published, or days that CloudWatch no longer keeps.
+func differ(watched, ledger count) (string, Severity) {
 	for _, c := range []struct {
 		what         string
 		there, here  int64
@@ -103,14 +105,11 @@ func differ(watched, ledger count) string {
 			if c.mayBeUnknown && ledger.unknown > 0 {
 				continue // calls whose usage is not known are the likelier cause, and reconcile says so
 			}
-			return fmt.Sprintf("CloudWatch counts %d %s, the ledger %d: %d are missing", c.there, c.what, c.here, c.there-c.here)
+			return fmt.Sprintf("CloudWatch counts %d %s, the ledger %d: %d are missing", c.there, c.what, c.here, c.there-c.here), High
 		}
-		if c.what == "calls" {
-			return fmt.Sprintf("CloudWatch counts %d calls, the ledger %d: %d are in the ledger alone", c.there, c.here, c.here-c.there)
-		}
-		return fmt.Sprintf("CloudWatch counts %d %s, the ledger %d", c.there, c.what, c.here)
+		return fmt.Sprintf("CloudWatch counts %d %s, the ledger %d: %d are in the ledger alone", c.there, c.what, c.here, c.here-c.there), Low
 	}
-	return ""
+	return "", ""
 }
 
 // near takes two counts for the same: AWS's own pages differ on which failed calls count.

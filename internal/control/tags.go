@@ -40,7 +40,7 @@ func tagControls() []Control {
 		Holds:  "For every key the declared percentage of dollars carries it: 95 % for keys that the policy requires, where nothing else is declared.",
 		Seen:   "The ledger's dollars by key and carrier; the file of earlier scores for the trend.",
 		Why:    "AWS refuses no call that lacks a tag: coverage is the one number that says whether attribution works.",
-		Remedy: "waybill report --by iam_principal --where KEY= shows whose calls lack it; enforce the key in the policy.",
+		Remedy: "waybill report --by iam_principal,KEY shows whose calls lack it; require the key in the policy.",
 		judge:  judgeCoverage,
 	}}
 }

@@ -78,7 +78,7 @@ func TestFailedStreams(t *testing.T) {
 		}
 	}
 	fault = Fault{Exception: "throttlingException"}
-	stream, err := s.sdk().ConverseStream(t.Context(), &bedrockruntime.ConverseStreamInput{ModelId: aws.String("amazon.nova-lite-v1:0"),
+	stream, err := s.client.ConverseStream(t.Context(), &bedrockruntime.ConverseStreamInput{ModelId: aws.String("amazon.nova-lite-v1:0"),
 		Messages: []types.Message{{Role: "user", Content: []types.ContentBlock{&types.ContentBlockMemberText{Value: "hi"}}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestSizesOfAnswers(t *testing.T) {
 		t.Errorf("there are token counts: %v", a.header)
 	}
 	for _, fault = range []Fault{{}, {NoTokenCount: true}} {
-		stream, err := s.sdk().InvokeModelWithResponseStream(t.Context(), &bedrockruntime.InvokeModelWithResponseStreamInput{ModelId: aws.String("anthropic.claude-sonnet-4-6"), Body: []byte(native)})
+		stream, err := s.client.InvokeModelWithResponseStream(t.Context(), &bedrockruntime.InvokeModelWithResponseStreamInput{ModelId: aws.String("anthropic.claude-sonnet-4-6"), Body: []byte(native)})
 		if err != nil {
 			t.Fatal(err)
 		}

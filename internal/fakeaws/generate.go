@@ -37,8 +37,11 @@ type generation struct {
 	tools    []tool
 	calls    *tool // the one that is called, if any
 	thinking bool  // the model thinks first
-	searches int64 // of the web, on the way
-	cut      bool  // the output stopped at its limit
+	guard    *guarding
+	blocked  bool     // by the guardrail: the model is not asked
+	said     []string // pieces of the answer's text
+	searches int64    // of the web, on the way
+	cut      bool     // the output stopped at its limit
 }
 
 // A tool is a function that a request offers.
@@ -211,6 +214,9 @@ func (g *generation) output(c *Call) {
 // useOpenAI makes up the usage of a call in one of OpenAI's shapes: a long prompt may be
 // read from the cache in part, or written to it, without being marked.
 func (g *generation) useOpenAI(x *exchange) {
+	if g.blocked {
+		return
+	}
 	c, total := x.call, g.text/4+3
 	if part := total / 2; total >= 1024 && caches(c.BaseModel) {
 		switch g.seed % 3 {
