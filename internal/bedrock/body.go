@@ -108,6 +108,13 @@ func (b *Body) ofConverse(m jsonMember, v []byte, s span, r Route) error {
 		var err error
 		b.Resource, err = resourceTags(v)
 		return err
+	case "projectIdentifier":
+		// A project has tags of its own, which the bill shows: whoever chooses it chooses
+		// who pays.
+		if id, _ := stringOf(v); r.Carrier == MetadataBody && id != "default" && string(v) != "null" {
+			return &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: "the request body chooses a project",
+				Hint: "leave projectIdentifier out: the gateway's operator chooses projects"}
+		}
 	case "serviceTier":
 		b.Tier, _ = stringOf(memberOf(v, "type"))
 	case "performanceConfig":

@@ -281,7 +281,7 @@ func readResourceTags(v []byte) ([]resourceTag, error) {
 		}
 	}
 	if err != nil || len(list) > maxResourceTags {
-		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: "tags is not a list of at most 200 keys and values", Hint: `write [{"key": "...", "value": "..."}]`}
+		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1211", Message: "tags is not a list of at most 200 keys and values", Hint: `write [{"key": "...", "value": "..."}]`}
 	}
 	return list, nil
 }
@@ -310,7 +310,7 @@ func (b *Body) mergedResource(tags waybill.Tags, reserved []string) (text []byte
 		}
 	}
 	if len(kept) > maxResourceTags {
-		return nil, false, &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: fmt.Sprintf("the call would have %d tags with the gateway's %d, and it can have %d", len(kept), tags.Len(), maxResourceTags),
+		return nil, false, &waybill.Error{Kind: waybill.Invalid, Code: "WB1211", Message: fmt.Sprintf("the call would have %d tags with the gateway's %d, and it can have %d", len(kept), tags.Len(), maxResourceTags),
 			Hint: fmt.Sprintf("send at most %d of your own", max(0, maxResourceTags-tags.Len()))}
 	}
 	if kept == nil {

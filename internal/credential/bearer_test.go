@@ -37,7 +37,8 @@ func TestShortTermKeys(t *testing.T) {
 	if key("us-east-1", now.Add(10*time.Hour)) != first {
 		t.Error("the key of a session changes while it is good")
 	}
-	if key("eu-west-1", now) == first || key("us-east-1", now) != first || key("eu-west-1", now) != key("eu-west-1", now) {
+	second := key("eu-west-1", now)
+	if second == first || key("us-east-1", now) != first || key("eu-west-1", now) != second {
 		t.Error("a key is not kept for each Region")
 	}
 	if key("us-east-1", now.Add(11*time.Hour+time.Minute)) == first {

@@ -26,8 +26,7 @@ tags:
 func onBoth(t *testing.T, change func(*fakeaws.Config, *gateway.Config)) *stand {
 	t.Helper()
 	var s *stand
-	var mantle *httptest.Server
-	mantle = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mantle := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.world.Endpoint(fakeaws.Mantle).ServeHTTP(w, r)
 	}))
 	t.Cleanup(mantle.Close)
@@ -67,7 +66,7 @@ func TestOtherOperations(t *testing.T) {
 		{name: "async", path: "/async-invoke", body: video + `}`, status: 200, want: "invocationArn", usage: waybill.NewUsage().With(waybill.VideoSecond, 12), resource: map[string]string{"team": "search"}},
 		{name: "async, with tags of its own", path: "/async-invoke", body: video + `,"tags":[{"key":"Team","value":"ads"},{"key":"user","value":"user-1"},{"key":"ticket","value":"7"}]}`, status: 200, want: "invocationArn",
 			usage: waybill.NewUsage().With(waybill.VideoSecond, 12), resource: map[string]string{"team": "search", "ticket": "7"}},
-		{name: "async, with tags that are none", path: "/async-invoke", body: video + `,"tags":{"team":"ads"}}`, status: 400, want: "WB1209"},
+		{name: "async, with tags that are none", path: "/async-invoke", body: video + `,"tags":{"team":"ads"}}`, status: 400, want: "WB1211"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := onBoth(t, func(*fakeaws.Config, *gateway.Config) {})
