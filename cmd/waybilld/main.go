@@ -28,6 +28,7 @@ import (
 	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/journal"
+	"github.com/waybill-dev/waybill/internal/upstream"
 )
 
 const usage = `waybilld: the Waybill gateway for Amazon Bedrock
@@ -110,6 +111,7 @@ func build() string {
 func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	keepHeadroom()
 
 	who, err := c.callers.open(ctx)
 	if err != nil {
@@ -235,9 +237,9 @@ func protocols() *http.Protocols {
 // address translation drops them.
 func transport(c *config) http.RoundTripper {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
-	return &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
-		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: c.headerTimeout,
-		WriteBufferSize: 32 << 10, ReadBufferSize: 32 << 10}
+	others := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
+		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: c.headerTimeout}
+	return &upstream.Client{Dial: dialer.DialContext, HeaderTimeout: c.headerTimeout, Proxy: http.ProxyFromEnvironment, Others: others}
 }
 
 // newSigner takes the base credentials from the configuration or from AWS's own chain.

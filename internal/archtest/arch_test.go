@@ -39,6 +39,7 @@ var allowed = []struct {
 	{"internal/credential", []string{"."}},
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
+	{"internal/upstream", nil},
 	{"internal/lake", []string{"."}},
 	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
@@ -59,7 +60,7 @@ var allowed = []struct {
 	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
-	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/gateway"}},
+	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/upstream", "internal/gateway"}},
 	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
 		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
