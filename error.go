@@ -20,6 +20,7 @@ const (
 	Unavailable                      // try again later: 503
 	Unsupported                      // we do not do that: 501
 	Misused                          // a command line or file that cannot be: exit 2
+	TooMany                          // more at once than the caller may: 429
 )
 
 // An Error is what may be shown to the person outside. Its message is for them,

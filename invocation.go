@@ -84,7 +84,7 @@ type Invocation struct {
 	Reasons []string `json:"reasons,omitempty"`
 
 	Usage          Usage  `json:"usage"`
-	UsageFrom      string `json:"usage_from,omitempty"` // headers, body, metrics, metadata, sse, log; why it is not known
+	UsageFrom      string `json:"usage_from,omitempty"` // headers, body, metrics, metadata, chunk, sse, request, guardrail, log; why it is not known
 	TierAsked      string `json:"tier_asked,omitempty"`
 	Tier           string `json:"tier,omitempty"` // served; standard if nobody says otherwise
 	LatencyMode    string `json:"latency_mode,omitempty"`

@@ -16,9 +16,10 @@ func TestMain(m *testing.M) {
 
 // The scripts are the specification of the command line: flags, output, exit codes.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: update(), Cmds: map[string]func(*testscript.TestScript, bool, []string){
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: update(), Setup: prepareAWS, Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		// code N PROGRAM ARG... runs a program that must end with exit code N.
 		"code": exitCode,
+		"aws":  awsCommand,
 	}})
 }
 

@@ -23,6 +23,7 @@ type config struct {
 	listen, admin        string
 	certFile, keyFile    string
 	stsEndpoint          string
+	controlEndpoint      string // of Bedrock's control plane
 	accessKey, secretKey string // base credentials, if not AWS's own chain
 	clientCA             string // authorities of client certificates
 	callers              callersConfig
@@ -30,7 +31,12 @@ type config struct {
 	gateway              gateway.Config
 	journal              journal.Config
 	sessions             credential.Config
-	headerTimeout        time.Duration // until the first byte of AWS's answer
+	timeouts             timeouts
+	headerBytes          int      // of a request's head
+	files                []string // that all this was read from
+	watch                bool     // the files are looked at for changes
+	resolve              resolveConfig
+	signing              string // sigv4 or bearer
 	drainOnStop          time.Duration
 	policyFile           string
 	templates            []template
@@ -39,12 +45,23 @@ type config struct {
 	transitive           []policy.Node // lists of tag keys that roles name, to be held against the policy
 	targetNodes          []policy.Node // a target each
 	targetRoles, byKeys  []named       // that targets name
+	estimateAt           policy.Node
+	priceRules           []policy.Node // rules of calls without a price
 }
 
 // A named thing is a text with its place.
 type named struct {
 	at   policy.Node
 	text string
+}
+
+// timeouts are those of the listener and of the connections to AWS.
+type timeouts struct{ header, connect, tls time.Duration }
+
+// resolveConfig says how the models behind inference profiles are looked up.
+type resolveConfig struct {
+	on   bool
+	role string // under which, if not under the gateway's own credentials
 }
 
 // A template of a role, whose policy is read later.
@@ -64,7 +81,9 @@ func readConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", headerTimeout: 15 * time.Minute, drainOnStop: 30 * time.Second}
+	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", drainOnStop: 30 * time.Second,
+		timeouts: timeouts{header: 30 * time.Second, connect: 10 * time.Second, tls: 10 * time.Second}, headerBytes: 64 << 10, signing: "sigv4"}
+	c.files = append(c.files, path)
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
 	dir := filepath.Dir(path)
@@ -75,7 +94,7 @@ func readConfig(path string) (*config, error) {
 			return filepath.Join(dir, p)
 		}
 	}
-	hashKey, epochsFile := "", ""
+	hashKey, epochsFile, ratesFile := "", "", ""
 	c.valuesFile = filepath.Join(dir, "distinct-values.tsv")
 	doc.Root().Fields(map[string]func(policy.Node){
 		"listen": func(n policy.Node) { c.listen = reference(n) },
@@ -99,6 +118,7 @@ func readConfig(path string) (*config, error) {
 				"bedrock-runtime": func(n policy.Node) { c.gateway.Upstream[waybill.Runtime] = reference(n) },
 				"bedrock-mantle":  func(n policy.Node) { c.gateway.Upstream[waybill.Mantle] = reference(n) },
 				"sts":             func(n policy.Node) { c.stsEndpoint = reference(n) },
+				"bedrock":         func(n policy.Node) { c.controlEndpoint = reference(n) },
 			})
 		},
 		"credentials": func(n policy.Node) {
@@ -144,7 +164,44 @@ func readConfig(path string) (*config, error) {
 				"bytes": func(n policy.Node) { c.gateway.DrainBytes = number(n) },
 			})
 		},
-		"insertUsage":       func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
+		"insertUsage": func(n policy.Node) { c.gateway.InsertUsage = n.Bool() },
+		"limits": func(n policy.Node) {
+			l := &c.gateway.Limits
+			n.Fields(map[string]func(policy.Node){
+				"calls":          func(n policy.Node) { l.Calls = int(number(n)) },
+				"callsPerCaller": func(n policy.Node) { l.CallsPerCaller = int(number(n)) },
+				"bodyBytes": func(n policy.Node) {
+					if l.BodyBytes = number(n); l.BodyBytes < 25_000_000 {
+						n.Mistake("write 25000000 or more", "a body may be of 25,000,000 bytes, and would never find room")
+					}
+				},
+				"bodyWait":    func(n policy.Node) { l.BodyWait = duration(n) },
+				"headers":     func(n policy.Node) { l.Headers = int(number(n)) },
+				"headerBytes": func(n policy.Node) { c.headerBytes = int(number(n)) },
+				"url":         func(n policy.Node) { l.URL = int(number(n)) },
+			})
+		},
+		"onFailure": func(n policy.Node) { c.readFailures(n) },
+		"rates":     func(n policy.Node) { ratesFile = file(n) },
+		"estimate": func(n policy.Node) {
+			n.Fields(map[string]func(policy.Node){
+				"header":    func(n policy.Node) { c.gateway.Estimate.Header = n.Bool() },
+				"holdBytes": func(n policy.Node) { c.gateway.Estimate.HoldBytes = number(n) },
+			})
+			c.estimateAt = n
+		},
+		"reload": func(n policy.Node) { c.watch = n.OneOf("signal", "watch") == "watch" },
+		"resolveProfiles": func(n policy.Node) {
+			if c.resolve.on = true; !n.IsMapping() {
+				c.resolve.on = n.Bool()
+				return
+			}
+			n.Fields(map[string]func(policy.Node){
+				"role": func(n policy.Node) { c.resolve.role = reference(n); checkRole(n, c.resolve.role) },
+			})
+		},
+		"signing":           func(n policy.Node) { c.signing = n.OneOf("sigv4", "bearer") },
+		"mantleMetadata":    func(n policy.Node) { c.gateway.MantleMetadata = n.Bool() },
 		"profileOnMessages": func(n policy.Node) { c.gateway.ProfileOnMessages = n.Bool() },
 		"workspaceHeaders": func(n policy.Node) {
 			c.gateway.WorkspaceHeaders = nil
@@ -158,8 +215,13 @@ func readConfig(path string) (*config, error) {
 		"timeouts": func(n policy.Node) {
 			n.Fields(map[string]func(policy.Node){
 				"body":      func(n policy.Node) { c.gateway.BodyTimeout = duration(n) },
+				"firstByte": func(n policy.Node) { c.readFirstByte(n) },
+				"idle":      func(n policy.Node) { c.gateway.Timeouts.Idle = duration(n) },
+				"call":      func(n policy.Node) { c.gateway.Timeouts.Call = duration(n) },
+				"header":    func(n policy.Node) { c.timeouts.header = duration(n) },
+				"connect":   func(n policy.Node) { c.timeouts.connect = duration(n) },
+				"tls":       func(n policy.Node) { c.timeouts.tls = duration(n) },
 				"write":     func(n policy.Node) { c.gateway.WriteTimeout = duration(n) },
-				"firstByte": func(n policy.Node) { c.headerTimeout = duration(n) },
 				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
 			})
 		},
@@ -178,9 +240,25 @@ func readConfig(path string) (*config, error) {
 	if slices.ContainsFunc(c.gateway.Roles, func(r gateway.Role) bool { return r.Broker }) && c.callers.audit == "" {
 		c.brokerAt.Mistake("add callers: {audit: audit.jsonl}", "sessions of the role are given to people, and no audit file keeps to whom")
 	}
+	if c.gateway.Estimate.Header && ratesFile == "" {
+		c.estimateAt.Mistake("add rates: rates.csv", "there is no rate card to estimate by")
+	}
+	for _, at := range c.priceRules {
+		if ratesFile == "" {
+			at.Mistake("add rates: rates.csv", "without a rate card no call has a price")
+		}
+	}
 	var errs []error
+	if ratesFile != "" {
+		c.files = append(c.files, ratesFile)
+		src, err := os.ReadFile(ratesFile)
+		if err == nil {
+			c.gateway.Prices, err = readPrices(ratesFile, src)
+		}
+		errs = append(errs, err)
+	}
 	if c.policyFile != "" {
-		if c.gateway.Policy, err = readPolicy(c.policyFile, hashKey, epochsFile); err != nil {
+		if c.gateway.Policy, err = c.readPolicy(c.policyFile, hashKey, epochsFile); err != nil {
 			errs = append(errs, err)
 		} else {
 			for i := range c.gateway.Roles {
@@ -192,6 +270,9 @@ func readConfig(path string) (*config, error) {
 						item.Mistake("on the session are: "+strings.Join(riding, ", "), "%q is no tag key that rides on the session", item.Text())
 					}
 				}
+			}
+			for i := range c.gateway.OnFailure {
+				c.gateway.Policy.CheckCondition(&c.gateway.OnFailure[i].When)
 			}
 			for i := range c.gateway.Targets {
 				c.gateway.Policy.CheckCondition(&c.gateway.Targets[i].When)
@@ -214,10 +295,14 @@ func readConfig(path string) (*config, error) {
 }
 
 // readPolicy reads the tag policy, what it imports, and the secrets it hashes with.
-func readPolicy(file, hashKey, epochsFile string) (*policy.Policy, error) {
-	o := policy.Options{HashKey: []byte(hashKey), Open: os.ReadFile}
+func (c *config) readPolicy(file, hashKey, epochsFile string) (*policy.Policy, error) {
+	open := func(name string) ([]byte, error) {
+		c.files = append(c.files, name)
+		return os.ReadFile(name)
+	}
+	o := policy.Options{HashKey: []byte(hashKey), Open: open}
 	if epochsFile != "" {
-		src, err := os.ReadFile(epochsFile)
+		src, err := open(epochsFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the secrets of hashing: %w", err)
 		}
@@ -225,7 +310,7 @@ func readPolicy(file, hashKey, epochsFile string) (*policy.Policy, error) {
 			return nil, err
 		}
 	}
-	src, err := os.ReadFile(file)
+	src, err := open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
@@ -299,6 +384,45 @@ func (c *config) readTargets(n policy.Node) {
 	}
 }
 
+// readFailures reads the table of what happens when something fails.
+func (c *config) readFailures(n policy.Node) {
+	for _, item := range n.List() {
+		var r gateway.FailureRule
+		mode := func(to *gateway.FailureMode) func(policy.Node) {
+			return func(n policy.Node) { *to = gateway.FailureMode(n.OneOf("refuse", "pass")) }
+		}
+		item.Fields(map[string]func(policy.Node){
+			"when":    func(n policy.Node) { r.When = policy.ReadCondition(n) },
+			"policy":  mode(&r.Policy),
+			"sts":     mode(&r.STS),
+			"journal": mode(&r.Journal),
+			"price":   func(n policy.Node) { mode(&r.Price)(n); c.priceRules = append(c.priceRules, n) },
+			"fallback": func(n policy.Node) {
+				r.Fallback = reference(n)
+				c.targetRoles = append(c.targetRoles, named{n, r.Fallback})
+			},
+		})
+		if (r.STS == gateway.Pass) != (r.Fallback != "") {
+			item.Mistake("write sts: pass and fallback: ROLE, or neither", "a call without its role session passes under a fallback role only, and nothing else does")
+		}
+		c.gateway.OnFailure = append(c.gateway.OnFailure, r)
+	}
+}
+
+// readFirstByte reads a time for both endpoints, or for each.
+func (c *config) readFirstByte(n policy.Node) {
+	c.gateway.Timeouts.FirstByte = make(map[waybill.Endpoint]time.Duration)
+	if !n.IsMapping() {
+		d := duration(n)
+		c.gateway.Timeouts.FirstByte[waybill.Runtime], c.gateway.Timeouts.FirstByte[waybill.Mantle] = d, d
+		return
+	}
+	set := func(e waybill.Endpoint) func(policy.Node) {
+		return func(n policy.Node) { c.gateway.Timeouts.FirstByte[e] = duration(n) }
+	}
+	n.Fields(map[string]func(policy.Node){string(waybill.Runtime): set(waybill.Runtime), string(waybill.Mantle): set(waybill.Mantle)})
+}
+
 // project reads the id of a project or workspace (user guide, "projects").
 func project(n policy.Node) string {
 	id := n.Text()
@@ -312,7 +436,7 @@ func project(n policy.Node) string {
 func (c *config) checkTargets() {
 	for _, r := range c.targetRoles {
 		if !slices.ContainsFunc(c.gateway.Roles, func(known gateway.Role) bool { return known.ARN == r.text }) {
-			r.at.Mistake("add it to roles, with a condition that does not hold for other calls", "the target's role is not among the roles")
+			r.at.Mistake("add it to roles, with a condition that does not hold for other calls", "this role is not among the roles")
 		}
 	}
 	for _, k := range c.byKeys {

@@ -15,19 +15,24 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/bedrock"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/journal"
+	"github.com/waybill-dev/waybill/internal/profile"
 	"github.com/waybill-dev/waybill/internal/upstream"
 )
 
@@ -40,7 +45,7 @@ usage: waybilld --config FILE [--check]
   --version       say which build this is
 
 Signals: SIGHUP reads the configuration again (a bad one is refused and the old one
-stays), SIGTERM and SIGINT stop taking calls, finish those under way, and end.
+stays; reload: watch does so when a file changes), SIGTERM and SIGINT stop taking calls, finish those under way, and end.
 `
 
 func main() {
@@ -113,12 +118,12 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	defer stop()
 	keepHeadroom()
 
-	who, err := c.callers.open(ctx)
-	if err != nil {
+	who := new(whoCalls)
+	if err := who.change(ctx, c.callers); err != nil {
 		return err
 	}
 	defer who.Close()
-	signer, sessions, err := newSigner(ctx, c, log)
+	signer, sessions, loaded, err := newSigner(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -138,12 +143,20 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 		Metrics: gateway.NewMetrics(registry), Now: time.Now, Guard: guard}
 	g.Reload(&c.gateway)
 	warn(log, c)
+	if c.resolve.on {
+		catalogue := newCatalogue(c, loaded, sessions, log)
+		defer catalogue.Close()
+		g.Catalogue = catalogue
+	}
+	again := newReloader(path, c, g, who, log, registry)
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waybill_journal_ready", Help: "1 while the journal can be written."},
+		func() float64 { return truth(book.Ready() == nil) }))
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
-	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
-	back := &http.Server{Handler: admin(book, who.ready, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
+	back := &http.Server{Handler: admin(book, who, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
 	if c.clientCA != "" {
 		pool, err := readPool(c.clientCA)
 		if err != nil {
@@ -173,17 +186,28 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	var changed chan struct{}
+	if c.watch {
+		changed = make(chan struct{})
+		var files atomic.Pointer[[]string]
+		files.Store(&c.files)
+		again.taken = func(c *config) { files.Store(&c.files) }
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		defer stop()
+		watching.Go(func() { watch(ctx, func() []string { return *files.Load() }, changed) })
+	}
+	keep := time.NewTicker(time.Minute) // of the fallback roles' sessions
+	defer keep.Stop()
+	keepFallbacks(ctx, g, log)
 	for {
 		select {
 		case <-hup:
-			next, err := readConfig(path)
-			if err != nil {
-				log.Error("the new configuration is refused; the old one stays", "err", err)
-				continue
-			}
-			g.Reload(&next.gateway)
-			warn(log, next)
-			log.Info("configuration reloaded", "policy", next.gateway.Policy.Version())
+			again.reload(ctx)
+		case <-changed:
+			again.reload(ctx)
+		case <-keep.C:
+			keepFallbacks(ctx, g, log)
 		case err := <-ended:
 			return errors.Join(err, book.Stop())
 		case <-ctx.Done():
@@ -205,7 +229,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 }
 
 // routes sends what asks for a role session to the broker, and all else to the gateway.
-func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers) http.Handler {
+func routes(g *gateway.Gateway, sessions *credential.Sessions, who *whoCalls) http.Handler {
 	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == credential.BrokerPath {
@@ -215,6 +239,15 @@ func routes(g *gateway.Gateway, sessions *credential.Sessions, who *callers) htt
 		}
 		g.ServeHTTP(w, r)
 	})
+}
+
+// keepFallbacks holds sessions of the fallback roles ready.
+func keepFallbacks(ctx context.Context, g *gateway.Gateway, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := g.KeepFallbacks(ctx); err != nil {
+		log.Warn("no session of a fallback role can be had: calls would not pass if STS failed now", "err", err)
+	}
 }
 
 // warn tells what is allowed and unwise in the policy that was put in force.
@@ -236,29 +269,53 @@ func protocols() *http.Protocols {
 // connections kept for long, and kept alive below the 350 seconds after which network
 // address translation drops them.
 func transport(c *config) http.RoundTripper {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
+	dialer := &net.Dialer{Timeout: c.timeouts.connect, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
 	others := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
-		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: c.headerTimeout}
-	return &upstream.Client{Dial: dialer.DialContext, HeaderTimeout: c.headerTimeout, Proxy: http.ProxyFromEnvironment, Others: others}
+		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: c.timeouts.tls}
+	return &upstream.Client{Dial: dialer.DialContext, HandshakeTimeout: c.timeouts.tls, Proxy: http.ProxyFromEnvironment, Others: others}
+}
+
+// newCatalogue looks up the models behind inference profiles, under a role or the
+// gateway's own credentials.
+func newCatalogue(c *config, loaded aws.Config, sessions *credential.Sessions, log *slog.Logger) *profile.Catalogue {
+	options := bedrock.Options{Region: c.gateway.DefaultRegion, Credentials: loaded.Credentials, HTTPClient: loaded.HTTPClient, RetryMaxAttempts: 3}
+	if c.controlEndpoint != "" {
+		options.BaseEndpoint = aws.String(c.controlEndpoint)
+	}
+	if c.resolve.role != "" {
+		options.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			s, err := sessions.Get(ctx, waybill.RoleSession{RoleARN: c.resolve.role, SessionName: "waybill-profiles"})
+			if err != nil {
+				return aws.Credentials{}, err
+			}
+			return s.Credentials(), nil
+		})
+	}
+	return profile.New(bedrock.New(options), profile.Config{Log: log})
 }
 
 // newSigner takes the base credentials from the configuration or from AWS's own chain.
-func newSigner(ctx context.Context, c *config, log *slog.Logger) (*credential.Signer, *credential.Sessions, error) {
+func newSigner(ctx context.Context, c *config, log *slog.Logger) (*credential.Signer, *credential.Sessions, aws.Config, error) {
 	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.gateway.DefaultRegion)}
 	if c.accessKey != "" {
 		options = append(options, awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.accessKey, c.secretKey, "")))
 	}
 	loaded, err := awsconfig.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("load AWS configuration: %w", err)
+		return nil, nil, aws.Config{}, fmt.Errorf("load AWS configuration: %w", err)
 	}
-	c.sessions.Log = log
-	sessions := credential.NewSessions(credential.NewSTS(loaded, c.stsEndpoint), c.sessions)
-	return credential.NewSigner(sessions, loaded.Credentials), sessions, nil
+	config := c.sessions
+	config.Log = log
+	sessions := credential.NewSessions(credential.NewSTS(loaded, c.stsEndpoint), config)
+	signer := credential.NewSigner(sessions, loaded.Credentials)
+	if c.signing == "bearer" {
+		signer.UseKeys()
+	}
+	return signer, sessions, loaded, nil
 }
 
 // admin is what operators see. It never calls AWS.
-func admin(book *journal.Journal, ready []check, registry *prometheus.Registry, draining *atomic.Bool, level *slog.LevelVar) http.Handler {
+func admin(book *journal.Journal, who *whoCalls, registry *prometheus.Registry, draining *atomic.Bool, level *slog.LevelVar) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -270,7 +327,7 @@ func admin(book *journal.Journal, ready []check, registry *prometheus.Registry, 
 			http.Error(w, "the journal cannot be written: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		for _, c := range ready {
+		for _, c := range who.get().ready {
 			if err := c.err(); err != nil {
 				http.Error(w, c.what+": "+err.Error(), http.StatusServiceUnavailable)
 				return

@@ -257,7 +257,7 @@ func TestSignals(t *testing.T) {
 	if _, ok := call(t.Context(), http.DefaultClient, url, token, "converse"); !ok {
 		t.Fatal("the first call failed")
 	}
-	if code, text := get("/metrics"); code != 200 || !strings.Contains(text, "gen_ai_client_token_usage_total") {
+	if code, text := get("/metrics"); code != 200 || !strings.Contains(text, "gen_ai_client_token_usage_sum") {
 		t.Errorf("metrics: %d", code)
 	}
 	change := func(policy string) {

@@ -37,6 +37,7 @@ var allowed = []struct {
 	{"internal/identity", []string{"."}},
 	{"internal/identity/pgkeys", []string{".", "internal/identity"}},
 	{"internal/credential", []string{"."}},
+	{"internal/profile", []string{"."}},
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/upstream", nil},
@@ -52,7 +53,7 @@ var allowed = []struct {
 	{"stamp", []string{".", "internal/policy", "internal/bedrock"}},
 
 	// What we show.
-	{"internal/report", []string{".", "internal/ledger"}},
+	{"internal/report", []string{".", "internal/ledger", "internal/control"}},
 
 	// The stand-in for AWS, and the month played against it.
 	{"internal/fakeaws", nil}, // shares nothing with what it tests
@@ -60,12 +61,13 @@ var allowed = []struct {
 	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
-	{"cmd/waybilld", []string{".", "internal/policy", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/journal", "internal/upstream", "internal/gateway"}},
-	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
-		"internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
+	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/upstream", "internal/gateway"}},
+	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/iam", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
+		"internal/screen", "internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 
 	// For tests only.
 	{"internal/archtest", nil},
+	{"internal/clients", nil},
 }
 
 // banned are modules no package reachable from a program, or from what others build

@@ -18,7 +18,11 @@ type Body struct {
 	// Metadata is the caller's own requestMetadata, which Stamp will replace.
 	Metadata waybill.Tags
 
+	// Resource is what the caller put into tags, of StartAsyncInvoke.
+	Resource waybill.Tags
+
 	src         []byte
+	tags        span // of StartAsyncInvoke
 	metadata    span // requestMetadata
 	own         span // metadata, of OpenAI's shapes
 	model       span // the member that names the model
@@ -65,6 +69,26 @@ func (b *Body) member(m jsonMember, r Route) error {
 		b.Model, b.model = waybill.ModelID(model), s
 		return nil
 	}
+	if r.Shape == AWS {
+		return b.ofConverse(m, v, s, r)
+	}
+	switch string(m.name) {
+	case "metadata":
+		b.own = s
+	case "stream":
+		b.Stream = v[0] == 't'
+	case "service_tier":
+		b.Tier, _ = stringOf(v)
+	case "stream_options":
+		b.options = s
+		b.usageAsked = string(memberOf(v, "include_usage")) == "true"
+	}
+	return nil
+}
+
+// ofConverse reads a member that Converse has. Each shape is read for its own names
+// alone: by the other's a caller could show us one tier and AWS a second.
+func (b *Body) ofConverse(m jsonMember, v []byte, s span, r Route) error {
 	switch string(m.name) {
 	case "requestMetadata":
 		if r.Carrier != MetadataBody {
@@ -76,19 +100,25 @@ func (b *Body) member(m jsonMember, r Route) error {
 			return err
 		}
 		b.Metadata = tags
-	case "metadata":
-		b.own = s
-	case "stream":
-		b.Stream = v[0] == 't'
-	case "service_tier":
-		b.Tier, _ = stringOf(v)
+	case "tags":
+		if r.Operation != StartAsyncInvoke {
+			return nil
+		}
+		b.tags = s
+		var err error
+		b.Resource, err = resourceTags(v)
+		return err
+	case "projectIdentifier":
+		// A project has tags of its own, which the bill shows: whoever chooses it chooses
+		// who pays.
+		if id, _ := stringOf(v); r.Carrier == MetadataBody && id != "default" && string(v) != "null" {
+			return &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: "the request body chooses a project",
+				Hint: "leave projectIdentifier out: the gateway's operator chooses projects"}
+		}
 	case "serviceTier":
 		b.Tier, _ = stringOf(memberOf(v, "type"))
 	case "performanceConfig":
 		b.LatencyMode, _ = stringOf(memberOf(v, "latency"))
-	case "stream_options":
-		b.options = s
-		b.usageAsked = string(memberOf(v, "include_usage")) == "true"
 	}
 	return nil
 }
@@ -105,20 +135,21 @@ func modelMember(r Route) string {
 // memberOf is the raw value of an object's member of exactly that name, as AWS compares
 // names: encoding/json would take another case for the same.
 func memberOf(v []byte, name string) []byte {
-	var found []byte
-	if len(v) == 0 || v[0] != '{' {
+	found, err := findMember(v, name)
+	if err != nil {
 		return nil
 	}
-	err := readObject(v, func(m jsonMember) error {
+	return found
+}
+
+func findMember(v []byte, name string) (found []byte, err error) {
+	err = readObject(v, func(m jsonMember) error {
 		if string(m.name) == name {
 			found = v[m.valueStart:m.valueEnd]
 		}
 		return nil
 	})
-	if err != nil {
-		return nil
-	}
-	return found
+	return found, err
 }
 
 // metadataOf reads a map of strings. Null counts as absent.

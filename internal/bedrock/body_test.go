@@ -103,6 +103,8 @@ func TestReadBody(t *testing.T) {
 		{"a model that is no string", chat, `{"model":["m"]}`, bedrock.Body{}},
 		{"converse", converse, `{"model":"m","serviceTier":{"type":"priority","Type":"default"},"performanceConfig":{"latency":"optimized"}}`,
 			bedrock.Body{Tier: "priority", LatencyMode: "optimized"}},
+		{"the tier of the other shape", chat, `{"service_tier":"priority","serviceTier":{"type":"flex"},"performanceConfig":{"latency":"optimized"}}`, bedrock.Body{Tier: "priority"}},
+		{"the tier of the other shape", converse, `{"serviceTier":{"type":"priority"},"service_tier":"flex","stream":true}`, bedrock.Body{Tier: "priority"}},
 		{"stream in quotes", chat, `{"stream":"true"}`, bedrock.Body{}},
 	}
 	for _, tt := range tests {
@@ -163,11 +165,11 @@ func TestParseMetadata(t *testing.T) {
 // Callers forge owners by another spelling of the header, or a second one.
 func TestTakeHeaders(t *testing.T) {
 	h := http.Header{"X-Amzn-Bedrock-Request-Metadata": {"1", "2"}, "x-amzn-bedrock-REQUEST-metadata": {"3"}, "X_Amzn_Bedrock_Request_Metadata": {"4"},
-		"Openai-Project": {"5"}, "anthropic-workspace": {"6"}, "Anthropic-Workspace-Id": {"7"}, "X-Amzn-Bedrock-Trace": {"ENABLED"}}
+		"Openai-Project": {"5"}, "anthropic-workspace": {"6"}, "Anthropic-Workspace-Id": {"7"}, "X-Amzn-Bedrock-Projectidentifier": {"8"}, "X-Amzn-Bedrock-Trace": {"ENABLED"}}
 	if diff := cmp.Diff([]string{"1", "2", "4", "3"}, bedrock.TakeMetadata(h)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"7", "5", "6"}, bedrock.TakeProject(h)); diff != "" {
+	if diff := cmp.Diff([]string{"7", "5", "8", "6"}, bedrock.TakeProject(h)); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(http.Header{"X-Amzn-Bedrock-Trace": {"ENABLED"}}, h); diff != "" {

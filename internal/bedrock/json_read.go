@@ -276,55 +276,78 @@ func digitsEnd(b []byte, i int) int {
 // string reads the string whose quote is at i. The text is known to be UTF-8.
 func (r *jsonReader) string(i int) (end int, escaped bool, err error) {
 	src := r.src
-	for i++; ; {
-		for len(src)-i >= 8 {
-			if found := special(binary.LittleEndian.Uint64(src[i:])); found != 0 {
-				i += bits.TrailingZeros64(found) >> 3
-				break
+	i++
+words:
+	for len(src)-i > 8 { // a word, and what an escape in its last byte escapes
+		x := binary.LittleEndian.Uint64(src[i:])
+		next := i + 8
+		for found := special(x); found != 0; {
+			at := bits.TrailingZeros64(found) &^ 7
+			switch k := i + at>>3; byte(x >> at) {
+			case '"':
+				return k + 1, escaped, nil
+			case '\\':
+				escaped = true
+				if !simpleEscape(src[k+1]) {
+					if i, err = r.escape(k); err != nil {
+						return i, escaped, err
+					}
+					continue words
+				}
+				next = max(next, k+2)
+				found &^= 0xffff << at
+			default:
+				return k, escaped, &jsonError{"a control character is not escaped", k}
 			}
-			i += 8
 		}
-		for i < len(src) && src[i] != '"' && src[i] != '\\' && src[i] >= ' ' {
-			i++ // the last few bytes of the text
-		}
-		switch {
-		case i >= len(src):
-			return i, escaped, r.unexpected(i)
-		case src[i] == '"':
-			return i + 1, escaped, nil
-		case src[i] != '\\':
-			return i, escaped, &jsonError{"a control character is not escaped", i}
-		}
-		escaped = true
-		if i+1 < len(src) && src[i+1] != 'u' && simpleEscape(src[i+1]) {
-			i += 2
-			continue
-		}
-		n := escapeLen(src[i:])
-		if n == 0 {
-			return i, escaped, &jsonError{"an escape is not one of JSON's", i}
-		}
-		i += n
+		i = next
 	}
+	for i < len(src) { // the end of the text
+		switch c := src[i]; {
+		case c == '"':
+			return i + 1, escaped, nil
+		case c == '\\':
+			escaped = true
+			if i, err = r.escape(i); err != nil {
+				return i, escaped, err
+			}
+		case c < ' ':
+			return i, escaped, &jsonError{"a control character is not escaped", i}
+		default:
+			i++
+		}
+	}
+	return i, escaped, r.unexpected(i)
 }
 
-func simpleEscape(c byte) bool {
-	switch c {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return true
+// escape reads the escape at i.
+func (r *jsonReader) escape(i int) (int, error) {
+	n := escapeLen(r.src[i:])
+	if n == 0 {
+		return i, &jsonError{"an escape is not one of JSON's", i}
 	}
-	return false
+	return i + n, nil
+}
+
+// simpleEscape reports whether a backslash and c are an escape.
+func simpleEscape(c byte) bool {
+	const low = 1<<'"' | 1<<'/'
+	const high = 1<<('\\'-64) | 1<<('b'-64) | 1<<('f'-64) | 1<<('n'-64) | 1<<('r'-64) | 1<<('t'-64)
+	set := uint64(low)
+	if c >= 64 {
+		set = high
+	}
+	return c < 128 && set>>(c&63)&1 != 0
 }
 
 // special has the high bit set of the bytes of x that are a quote, a backslash or a
-// control character, as far as the lowest of them: what is subtracted from a byte sets
-// its high bit if the byte was less, and a byte that is borrowed from lies above one
-// that was found already.
+// control character. What is subtracted from a byte with its high bit set takes that bit
+// if the byte was less without it, and borrows from no other byte.
 func special(x uint64) uint64 {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
-	quote := (x ^ 2*ones) - 0x21*ones // a quote xor 2 is 0x20: with the control characters the only ones below 0x21
-	slash := (x ^ '\\'*ones) - ones
-	return (quote | slash) &^ x & high
+	quote := (x ^ 2*ones | high) - 0x21*ones // a quote xor 2 is 0x20: with the control characters the only ones below 0x21
+	slash := (x ^ '\\'*ones | high) - ones
+	return high &^ (quote&slash | x)
 }
 
 // escapeLen is the length of the escape that b begins with, 0 if it is none. A pair of

@@ -329,10 +329,17 @@ func (m *Meter) embeds() bool {
 	return false
 }
 
-// sameWrites takes the split of cache writes from another report of the same call, if
-// both agree on their sum.
-func sameWrites(v, split waybill.Usage) waybill.Usage {
-	a, b, c := split.Of(waybill.CacheWrite5m), split.Of(waybill.CacheWrite30m), split.Of(waybill.CacheWrite1h)
+// completed adds to the usage that is charged what another report of the same call tells
+// besides: the split of cache writes by life, if both agree on their sum, web searches,
+// and the part of output that was reasoning.
+func completed(v, other waybill.Usage) waybill.Usage {
+	if v.Of(waybill.SearchUnit) == 0 {
+		v = v.With(waybill.SearchUnit, other.Of(waybill.SearchUnit))
+	}
+	if v.Reasoning == 0 {
+		v.Reasoning = min(other.Reasoning, v.Of(waybill.Output))
+	}
+	a, b, c := other.Of(waybill.CacheWrite5m), other.Of(waybill.CacheWrite30m), other.Of(waybill.CacheWrite1h)
 	if v.Of(waybill.CacheWrite5m)+v.Of(waybill.CacheWrite30m)+v.Of(waybill.CacheWrite1h) != a+b+c {
 		return v
 	}
@@ -461,7 +468,8 @@ func (m *Meter) part(doc []byte) {
 		if v, ok := usageOf(AWS, metrics); ok {
 			m.metrics = v
 		}
-	} else if v, ok := lastUsage(s, doc); ok {
+	}
+	if v, ok := lastUsage(s, doc); ok {
 		m.native = v
 	}
 }
@@ -507,17 +515,14 @@ func (m *Meter) claudePart(s *memberScanner) {
 
 func (m *Meter) readFrames() {
 	r := &m.reading
-	if m.metrics.Known {
-		r.Usage = m.metrics
-		if split, ok := m.claude.usage(); ok {
-			r.Usage = sameWrites(r.Usage, split)
-		}
-		r.From = "metrics"
+	switch u, ok := m.ofChunks(); {
+	case m.metrics.Known:
+		r.Usage, r.From = u, "metrics"
 		if m.route.Operation == ConverseStream {
 			r.From = "metadata"
 		}
-	} else if m.native.Known && m.frames.whole() && r.Exception == "" {
-		r.Usage, r.From = m.native, "chunk"
+	case ok && m.frames.whole() && r.Exception == "":
+		r.Usage, r.From = u, "chunk"
 	}
 	r.Whole = m.frames.whole() && (r.Usage.Known || r.Exception != "")
 	switch {
@@ -656,12 +661,21 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	for _, c := range chunks {
 		m.part(c)
 	}
-	split, ok := m.claude.usage()
-	if ok && m.metrics.Known {
-		return sameWrites(m.metrics, split), true
-	}
+	return m.ofChunks()
+}
+
+// ofChunks is the usage that the parts of a streamed Invoke answer have told: Bedrock's
+// metrics, with what the family's own words add to them, or else those alone.
+func (m *Meter) ofChunks() (waybill.Usage, bool) {
 	if !m.metrics.Known {
-		m.metrics = m.native
+		return m.native, m.native.Known
 	}
-	return m.metrics, m.metrics.Known
+	u := m.metrics
+	if own, ok := m.claude.usage(); ok {
+		u = completed(u, own)
+	}
+	if m.native.Known {
+		u = completed(u, m.native)
+	}
+	return u, true
 }

@@ -345,6 +345,7 @@ func BenchmarkMeter(b *testing.B) {
 		{"claude chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(claude, 1000)), 1000},
 		{"llama chunk", eventStream(bedrock.InvokeModelWithResponseStream, bytes.Repeat(llama, 1000)), 1000},
 		{"chat event", sse(bedrock.ChatCompletions, strings.Repeat(chatDelta, 1000)), 1000},
+		{"unary 1KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: []byte(`{"metrics":{"latencyMs":50},"output":{"message":{"content":[{"text":"` + strings.Repeat("some more of it, ", 50) + `"}],"role":"assistant"}},"stopReason":"end_turn","usage":{"inputTokens":10,"outputTokens":200,"totalTokens":210}}`)}, 1},
 		{"unary 16KB", answer{route: route(bedrock.Converse), status: 200, header: headers(), body: text}, 1},
 		{"image 1MB", answer{route: route(bedrock.InvokeModel), status: 200, header: headers(), body: image}, 1},
 	} {

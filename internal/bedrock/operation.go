@@ -68,6 +68,9 @@ type Route struct {
 	ModelID waybill.ModelID
 	// ModelInBody is set where the model is a member of the body.
 	ModelInBody bool
+	// Audited is set where the body's member metadata goes into the CloudTrail event of the
+	// call (Edits.Metadata): Chat Completions and Responses of bedrock-mantle.
+	Audited bool
 	// Spends is set where the operation uses a model and costs money by usage.
 	Spends bool
 	// EventStream is set where a successful answer is an AWS event stream.
@@ -255,8 +258,10 @@ func (r *Route) compatible(method string, parts []string) bool {
 	switch {
 	case method == http.MethodPost && rest == "chat/completions":
 		r.Operation, r.ModelInBody, r.Spends = ChatCompletions, true, true
+		r.Audited = r.Endpoint == waybill.Mantle
 	case method == http.MethodPost && rest == "responses":
 		r.Operation, r.ModelInBody, r.Spends = Responses, true, true
+		r.Audited = r.Endpoint == waybill.Mantle
 	case method == http.MethodGet && len(sub) == 2 && sub[0] == "responses":
 		r.Operation = GetResponse
 	case method == http.MethodDelete && len(sub) == 2 && sub[0] == "responses":

@@ -68,6 +68,9 @@ func TestFindRoute(t *testing.T) {
 		if r.Operation != tt.operation || r.ModelID != tt.model || r.Endpoint != tt.endpoint {
 			t.Errorf("%s %s on %s = %s of %q on %s, want %s of %q", tt.method, tt.path, tt.endpoint, r.Operation, r.ModelID, r.Endpoint, tt.operation, tt.model)
 		}
+		if audited := tt.endpoint == mantle && (r.Operation == bedrock.ChatCompletions || r.Operation == bedrock.Responses); r.Audited != audited {
+			t.Errorf("%s %s on %s: the body's metadata goes into events: %v, want %v", tt.method, tt.path, tt.endpoint, r.Audited, audited)
+		}
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 )
 
 // refusals is the table of what a kind of error is to each shape of client. Policy is
-// 400 or 403 and never retried; what time may cure is 503, which SDKs retry.
+// 400 or 403 and never retried; what time may cure is 503, which SDKs retry. 429 is for
+// callers with too many calls at once, under a name that Bedrock does not use: its own
+// ThrottlingException speaks of a quota of the account.
 var refusals = map[waybill.ErrorKind]struct {
 	status    int
 	aws       string
@@ -23,6 +25,7 @@ var refusals = map[waybill.ErrorKind]struct {
 	waybill.TooLarge:        {413, "ValidationException", "invalid_request_error", "request_too_large"},
 	waybill.Unsupported:     {501, "ValidationException", "invalid_request_error", "invalid_request_error"},
 	waybill.Unavailable:     {503, "ServiceUnavailableException", "server_error", "overloaded_error"},
+	waybill.TooMany:         {429, "TooManyRequestsException", "rate_limit_error", "rate_limit_error"},
 	waybill.Internal:        {500, "InternalServerException", "server_error", "api_error"},
 }
 
@@ -51,17 +54,18 @@ func Refusal(shape Shape, e *waybill.Error, callID string) (status int, header h
 	header.Set("Content-Type", "application/json")
 	header["x-amzn-RequestId"] = []string{callID}
 	header.Set("X-Waybill-Error", e.Code)
-	if e.Kind == waybill.Unavailable {
+	again := e.Kind == waybill.Unavailable || e.Kind == waybill.TooMany
+	if again {
 		header.Set("Retry-After", retryAfter)
 	}
 	switch shape {
 	case OpenAI:
 		header.Set("X-Request-Id", callID)
-		header.Set("X-Should-Retry", strconv.FormatBool(e.Kind == waybill.Unavailable))
+		header.Set("X-Should-Retry", strconv.FormatBool(again))
 		body = marshal(map[string]any{"error": map[string]any{"message": message, "type": r.openAI, "code": orNull(e.Code), "param": nil}})
 	case Anthropic:
 		header.Set("Request-Id", callID)
-		header.Set("X-Should-Retry", strconv.FormatBool(e.Kind == waybill.Unavailable))
+		header.Set("X-Should-Retry", strconv.FormatBool(again))
 		body = marshal(map[string]any{"type": "error", "request_id": callID, "error": map[string]any{"type": r.anthropic, "message": message + code(e)}})
 	default:
 		header["x-amzn-ErrorType"] = []string{r.aws}

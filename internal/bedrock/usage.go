@@ -183,10 +183,18 @@ func withSearches(u waybill.Usage, output []byte) waybill.Usage {
 	return u.With(waybill.SearchUnit, n)
 }
 
-// member is the raw value of a member of an answer's object, of exactly that name.
+// member is the raw value of a member of an answer's object, of exactly that name. What
+// a model says may be less than strict JSON: answers are read as leniently as can be.
 func member(v []byte, name string) []byte {
+	if len(v) == 0 || v[0] != '{' && !blank(v[0]) {
+		return nil
+	}
+	found, err := findMember(v, name)
+	if err == nil {
+		return found
+	}
 	var m map[string]json.RawMessage
-	if len(v) == 0 || json.Unmarshal(v, &m) != nil {
+	if json.Unmarshal(v, &m) != nil {
 		return nil
 	}
 	return m[name]
@@ -194,8 +202,18 @@ func member(v []byte, name string) []byte {
 
 // text is the text of a string of an answer, empty for any other value.
 func text(v []byte) string {
+	if len(v) < 2 || v[0] != '"' {
+		return ""
+	}
+	plain := true // as nearly all are: names and ids
+	for _, c := range v[1 : len(v)-1] {
+		plain = plain && c >= ' ' && c < 0x80 && c != '"' && c != '\\'
+	}
+	if plain && v[len(v)-1] == '"' {
+		return string(v[1 : len(v)-1])
+	}
 	var s string
-	if len(v) == 0 || json.Unmarshal(v, &s) != nil {
+	if json.Unmarshal(v, &s) != nil {
 		return ""
 	}
 	return s
@@ -275,9 +293,7 @@ func headerUsage(h http.Header, body waybill.Usage, inBody, embeds bool) (waybil
 			v = v.With(kind, body.Of(kind))
 		}
 	}
-	v = sameWrites(v, body).With(waybill.OutputImage, body.Of(waybill.OutputImage))
-	v.Reasoning = body.Reasoning
-	return v, true
+	return completed(v, body).With(waybill.OutputImage, body.Of(waybill.OutputImage)), true
 }
 
 // familyUsage is the usage of families that have top-level counts and no usage object.

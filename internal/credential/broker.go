@@ -119,7 +119,7 @@ func (b *Broker) record(r *http.Request, who waybill.Principal, want waybill.Rol
 }
 
 var brokerStatus = map[waybill.ErrorKind]int{waybill.Internal: 500, waybill.Invalid: 400, waybill.Unauthenticated: 401, waybill.Denied: 403,
-	waybill.NotFound: 404, waybill.TooLarge: 413, waybill.Unavailable: 503, waybill.Unsupported: 501, waybill.Misused: 500}
+	waybill.NotFound: 404, waybill.TooLarge: 413, waybill.Unavailable: 503, waybill.Unsupported: 501, waybill.Misused: 500, waybill.TooMany: 429}
 
 func refuseBrokered(w http.ResponseWriter, status int, e *waybill.Error) {
 	w.Header().Set("Content-Type", "application/json")

@@ -9,6 +9,9 @@ import (
 
 // use makes up the usage of a call: it depends on its body alone.
 func (a *admitted) use(call *Call) {
+	if a.blocked {
+		return
+	}
 	total := a.text/4 + 3
 	if a.cached > 0 {
 		part := a.cached / 4
@@ -55,6 +58,13 @@ func words(seed uint64, n int) []string {
 	return out
 }
 
+func (a *admitted) stopReason() string {
+	if a.blocked {
+		return "guardrail_intervened"
+	}
+	return "end_turn"
+}
+
 func pad(seed uint64, i int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	return letters[:1+(seed>>uint(i%32))%60]
@@ -77,11 +87,19 @@ func (a *admitted) answer(x *exchange) (left bool) {
 		return a.stream(x)
 	}
 	var body any
-	text := strings.Join(x.words(a.seed), "")
+	text := strings.Join(a.guard.pieces(x, x.words(a.seed)), "")
 	h := x.rw.Header()
 	if a.converse {
-		body = obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
+		content, stop := a.content(text)
+		if a.blocked {
+			stop = a.stopReason()
+		}
+		answer := obj{"output": obj{"message": obj{"role": "assistant", "content": content}}, "stopReason": stop,
 			"usage": converseUsage(call), "metrics": obj{"latencyMs": 100 + a.seed%900}, "serviceTier": obj{"type": call.Tier}}
+		if t := a.guard.converse(); t != nil {
+			answer["trace"] = t
+		}
+		body = answer
 	} else {
 		counted := !x.fault.NoTokenCount && call.InputTokens > 0
 		if counted {
@@ -101,7 +119,9 @@ func (a *admitted) answer(x *exchange) (left bool) {
 		if call.LatencyMode == "optimized" {
 			h.Set("X-Amzn-Bedrock-PerformanceConfig-Latency", "optimized")
 		}
-		body = a.invokeBody(text, call)
+		answer := a.invokeBody(text, call)
+		a.guard.tell(answer)
+		body = answer
 	}
 	return x.json(body)
 }
@@ -140,8 +160,9 @@ func claudeUsage(c *Call, output int64) obj {
 func (a *admitted) invokeBody(text string, c *Call) obj {
 	switch a.family.name {
 	case "claude":
+		content, stop := a.claudeContent(text)
 		return obj{"id": fmt.Sprintf("msg_bdrk_%016x", a.seed), "type": "message", "role": "assistant", "model": "claude",
-			"content": []any{obj{"type": "text", "text": text}}, "stop_reason": "end_turn", "usage": claudeUsage(c, c.OutputTokens)}
+			"content": content, "stop_reason": stop, "usage": claudeUsage(c, c.OutputTokens)}
 	case "nova":
 		return obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": text}}}}, "stopReason": "end_turn",
 			"usage": obj{"inputTokens": c.InputTokens, "outputTokens": c.OutputTokens, "totalTokens": c.InputTokens + c.OutputTokens,
@@ -181,7 +202,7 @@ type streamEvent struct {
 
 // events are the messages of a stream, and its answer as the log keeps it.
 func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
-	words, c := x.words(a.seed), x.call
+	words, c := a.guard.pieces(x, x.words(a.seed)), x.call
 	latency := 100 + a.seed%900
 	if a.converse {
 		add := func(kind string, o obj) {
@@ -193,10 +214,14 @@ func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
 			add("contentBlockDelta", obj{"contentBlockIndex": 0, "delta": obj{"text": t}})
 		}
 		add("contentBlockStop", obj{"contentBlockIndex": 0})
-		add("messageStop", obj{"stopReason": "end_turn"})
-		add("metadata", obj{"usage": converseUsage(c), "metrics": obj{"latencyMs": latency}, "serviceTier": obj{"type": c.Tier}})
+		add("messageStop", obj{"stopReason": a.stopReason()})
+		metadata := obj{"usage": converseUsage(c), "metrics": obj{"latencyMs": latency}, "serviceTier": obj{"type": c.Tier}}
+		if t := a.guard.converse(); t != nil {
+			metadata["trace"] = t
+		}
+		add("metadata", metadata)
 		return events, obj{"output": obj{"message": obj{"role": "assistant", "content": []any{obj{"text": strings.Join(words, "")}}}},
-			"stopReason": "end_turn", "metrics": obj{"latencyMs": latency}, "usage": converseUsage(c)}
+			"stopReason": a.stopReason(), "metrics": obj{"latencyMs": latency}, "usage": converseUsage(c)}
 	}
 	metrics := obj{"inputTokenCount": c.InputTokens, "outputTokenCount": c.OutputTokens, "invocationLatency": latency, "firstByteLatency": latency / 3}
 	if a.cached > 0 {
@@ -232,6 +257,7 @@ func (a *admitted) events(x *exchange) (events []streamEvent, log any) {
 	default:
 		parts = a.parts(words, c)
 	}
+	a.guard.tell(parts[len(parts)-1])
 	if last, ok := parts[len(parts)-1].(obj); ok && !x.fault.NoTokenCount {
 		last["amazon-bedrock-invocationMetrics"] = metrics
 	}

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/parquet-go/parquet-go"
 )
@@ -30,6 +31,9 @@ type ExportOptions struct {
 	Prices       Prices
 	Extra        []ExtraRow
 	RowsPerFile  int // 0 means 5,000
+	// NoMantlePrincipal leaves the principal out of rows of bedrock-mantle, as AWS is said
+	// to have done before August 2026.
+	NoMantlePrincipal bool
 }
 
 // A billRow is a row of CUR 2.0 with the columns that an export of Bedrock selects.
@@ -77,10 +81,10 @@ type Summary struct {
 }
 
 type billKey struct {
-	hour                                                         time.Time
-	account, region, scope, kind, tier, principal, tags, profile string
-	model                                                        string
-	streamed                                                     bool
+	hour                                                          time.Time
+	account, region, scope, kind, tier, principal, tags, resource string
+	endpoint, model, detail                                       string
+	streamed                                                      bool
 }
 
 // WriteExport writes the bill of a month as a CUR 2.0 export in the overwrite layout:
@@ -104,11 +108,26 @@ func WriteExport(put Putter, month time.Time, calls []Call, o ExportOptions) (Su
 			tier = c.Tier
 		}
 		k := billKey{hour: hour, account: c.Account, region: c.Region, scope: c.Scope, tier: tier, principal: c.PrincipalARN,
-			tags: billTags(c.SessionTags, o.Activated), profile: c.ProfileARN, model: c.BaseModel, streamed: c.Streamed}
-		for kind, n := range map[string]int64{"input": c.InputTokens, "output": c.OutputTokens, "cache_read": c.CacheRead, "cache_write_5m": c.CacheWrite5m, "cache_write_1h": c.CacheWrite1h} {
+			tags: billTags(c, o.Activated), resource: c.ProfileARN, endpoint: c.Endpoint, model: c.BaseModel, streamed: c.Streamed}
+		if c.Endpoint == Mantle {
+			k.resource = c.ProjectARN
+			if o.NoMantlePrincipal {
+				k.principal = ""
+			}
+		}
+		for kind, n := range map[string]int64{"input": c.InputTokens, "output": c.OutputTokens, "cache_read": c.CacheRead,
+			"cache_write_5m": c.CacheWrite5m, "cache_write_1h": c.CacheWrite1h, "cache_write_30m": c.CacheWrite30m} {
 			if n > 0 {
 				k.kind = kind
 				sums[k] += n
+			}
+		}
+		for unit, n := range otherUnits(c) {
+			if n > 0 {
+				u := k
+				u.kind, u.detail, _ = strings.Cut(unit, "|")
+				u.model, u.scope, u.tier = "", "plain", "standard"
+				sums[u] += n
 			}
 		}
 	}
@@ -118,6 +137,7 @@ func WriteExport(put Putter, month time.Time, calls []Call, o ExportOptions) (Su
 		if err != nil {
 			return Summary{}, err
 		}
+		row.ResourceTags = resourceTags(row.Tags)
 		rows = append(rows, row)
 	}
 	for _, e := range o.Extra {
@@ -133,24 +153,127 @@ func WriteExport(put Putter, month time.Time, calls []Call, o ExportOptions) (Su
 	return summarize(rows), o.store(put, month, rows)
 }
 
-// billTags is the tags map of a row as JSON: the activated session tags.
-func billTags(tags map[string]string, activated map[string]bool) string {
+// otherUnits are what a call is charged for besides tokens: by the unit's name on the
+// price list, and after a bar what varies in its usage type.
+func otherUnits(c Call) map[string]int64 {
+	units := make(map[string]int64)
+	for name, n := range c.Guardrail {
+		units[name] = n
+	}
+	units["webSearch"] = c.Searches
+	f := familyOf(c.BaseModel)
+	if f == nil {
+		return units
+	}
+	switch f.makes {
+	case "ranking":
+		units[f.prefix] = c.SearchUnits
+	case "video":
+		units[f.prefix] = c.VideoSeconds
+	case "image":
+		name, size := f.prefix, "512"
+		if c.ImageQuality == "premium" {
+			name += " premium"
+		}
+		var width, height int
+		if n, _ := fmt.Sscanf(c.ImageSize, "%dx%d", &width, &height); n == 2 && max(width, height) > 512 {
+			size = "1024"
+			if max(width, height) > 1024 {
+				size = "2048"
+			}
+		}
+		units[name+"|"+size] = c.Images
+	}
+	return units
+}
+
+// billTags is the tags map of a row as JSON: the activated session tags, and those of the
+// project or of what the call made.
+func billTags(c Call, activated map[string]bool) string {
 	m := make(map[string]string)
-	for k, v := range tags {
-		if activated[k] {
-			m["iamPrincipal/"+k] = v
+	for prefix, tags := range map[string]map[string]string{"iamPrincipal/": c.SessionTags, "resourceTags/": c.ResourceTags} {
+		for k, v := range tags {
+			if activated[k] {
+				m[prefix+k] = v
+			}
 		}
 	}
 	return string(encode(m))
 }
 
-func (o *ExportOptions) usageRow(month time.Time, k billKey, tokens int64) (billRow, error) {
-	var l *listing
-	for i := range list {
-		if list[i].model == k.model {
-			l = &list[i]
+// resourceTags are the tags of a resource among a row's, under the names that the bill has
+// normalised.
+func resourceTags(tags map[string]string) map[string]string {
+	out := make(map[string]string)
+	for k, v := range tags {
+		name, ok := strings.CutPrefix(k, "resourceTags/")
+		if !ok {
+			continue
 		}
+		var b strings.Builder
+		for i, c := range name {
+			switch {
+			case unicode.IsUpper(c):
+				if i > 0 && unicode.IsLower(rune(name[i-1])) {
+					b.WriteByte('_')
+				}
+				b.WriteRune(unicode.ToLower(c))
+			case unicode.IsLetter(c), unicode.IsDigit(c):
+				b.WriteRune(c)
+			default:
+				b.WriteByte('_')
+			}
+		}
+		out["user_"+b.String()] = v
 	}
+	return out
+}
+
+// unitRow is a row of what is not counted in tokens.
+func (o *ExportOptions) unitRow(month time.Time, k billKey, n int64) (billRow, error) {
+	u, ok := unitPrices[k.kind]
+	if !ok {
+		return billRow{}, fmt.Errorf("%s is not on the price list", k.kind)
+	}
+	row := o.row(month, k)
+	prefix, price := regionPrefix[k.region], rat(u.amount)
+	row.UsageType = prefix + "-" + u.usage
+	switch {
+	case u.marketplace != "":
+		row.UsageType = prefix + "-" + fmt.Sprintf(u.usage, prefix)
+		row.Entity, row.LegalEntity, row.ProductCode = "AWS Marketplace", "AWS Marketplace", "5k2x9example00000000000"
+		row.Product["product_name"] = u.marketplace
+	case strings.Contains(u.usage, "%s"):
+		row.UsageType = prefix + "-" + fmt.Sprintf(u.usage, k.detail)
+	}
+	if u.marketplace == "" {
+		row.ProductCode, row.ServiceCode = "AmazonBedrock", "AmazonBedrock"
+	}
+	row.Amount = double(new(big.Rat).SetInt64(n), 12)
+	row.UnblendedRate, row.PricingUnit = decimal(price, 15), u.unit
+	row.UnblendedCost = double(new(big.Rat).Mul(new(big.Rat).SetInt64(n), price), 10)
+	row.Description = fmt.Sprintf("$%s per %s for %s in %s", row.UnblendedRate, u.unit, row.UsageType, k.region)
+	return row, json.Unmarshal([]byte(k.tags), &row.Tags)
+}
+
+// row is what all rows of usage have.
+func (o *ExportOptions) row(month time.Time, k billKey) billRow {
+	length := time.Hour
+	if o.Daily {
+		length = 24 * time.Hour
+	}
+	row := o.frame(month, k.hour, length)
+	row.Account, row.Type, row.Principal, row.ResourceID = k.account, "Usage", k.principal, k.resource
+	row.Family, row.RegionCode = "Amazon Bedrock", k.region
+	row.Product["region"] = k.region
+	return row
+}
+
+func (o *ExportOptions) usageRow(month time.Time, k billKey, tokens int64) (billRow, error) {
+	if k.model == "" {
+		return o.unitRow(month, k, tokens)
+	}
+	l := listed(k.model)
 	if l == nil {
 		return billRow{}, fmt.Errorf("model %s is not on the price list", k.model)
 	}
@@ -162,30 +285,29 @@ func (o *ExportOptions) usageRow(month time.Time, k billKey, tokens int64) (bill
 	if price == nil {
 		return billRow{}, fmt.Errorf("%s has no price for %s %s", k.model, scope, k.kind)
 	}
-	length := time.Hour
-	if o.Daily {
-		length = 24 * time.Hour
-	}
 	n := new(big.Rat).SetInt64(tokens)
 	rate := new(big.Rat).Mul(price, new(big.Rat).SetInt64(l.per))
-	row := o.frame(month, k.hour, length)
-	row.Account, row.Type, row.Principal = k.account, "Usage", k.principal
-	row.UsageType = usageType(l, k.region, scope, k.kind, k.tier)
+	row := o.row(month, k)
+	row.UsageType = usageType(l, k.endpoint, k.region, scope, k.kind, k.tier)
 	row.Operation = "InvokeModelInference"
 	if k.streamed {
 		row.Operation = "InvokeModelStreamingInference"
 	}
-	row.ResourceID = k.profile
 	row.Amount = double(new(big.Rat).Quo(n, new(big.Rat).SetInt64(l.per)), 12)
 	row.UnblendedRate = decimal(rate, 15)
 	row.UnblendedCost = double(new(big.Rat).Mul(n, price), 10)
-	row.PricingUnit, row.Family, row.RegionCode = l.unit, "Amazon Bedrock", k.region
+	row.PricingUnit = l.unit
 	row.Product = map[string]string{"provider": l.provider, "feature": "On-demand Inference", "region": k.region,
 		"inference_type": map[string]string{"input": "Input tokens", "output": "Output tokens", "cache_read": "Prompt cache read input tokens"}[k.kind]}
 	if strings.HasPrefix(k.kind, "cache_write") {
 		row.Product["inference_type"] = "Prompt cache write input tokens"
 	}
-	if l.marketplace {
+	if k.endpoint == Mantle {
+		row.ProductCode, row.ServiceCode, row.PricingUnit = "AmazonBedrockService", "AmazonBedrockService", "1M tokens"
+		row.Amount = double(new(big.Rat).Quo(n, big.NewRat(1_000_000, 1)), 12)
+		row.UnblendedRate = decimal(new(big.Rat).Mul(price, big.NewRat(1_000_000, 1)), 15)
+		row.Description = fmt.Sprintf("$%s per 1M tokens for %s", row.UnblendedRate, row.UsageType)
+	} else if l.marketplace() {
 		row.Entity, row.LegalEntity, row.ProductCode = "AWS Marketplace", l.provider, "7zgyu5r4example0000000000"
 		row.Product["model"], row.Product["product_name"] = l.name, l.name+" (Amazon Bedrock Edition)"
 		row.Description = "AWS Marketplace software usage|" + k.region + "|Million " + row.Product["inference_type"]

@@ -52,7 +52,7 @@ type Call struct {
 	VideoSeconds  int64             // of a video that StartAsyncInvoke makes
 	SearchUnits   int64             // of a rerank: a query with a hundred documents
 	Guardrail     map[string]int64  // units by policy, as AWS names them: contentPolicyUnits, ...
-	ResourceTags  map[string]string // tags of what the call made: StartAsyncInvoke
+	ResourceTags  map[string]string // tags of the project that is charged, or of what StartAsyncInvoke made
 	Tier          string            // default, priority or flex, as served
 	LatencyMode   string            // standard or optimized
 	Streamed      bool

@@ -9,17 +9,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/document"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/types"
 )
-
-func (s *stand) sdk() *bedrockruntime.Client {
-	url := s.url[Runtime]
-	return bedrockruntime.New(bedrockruntime.Options{Region: "us-east-1", BaseEndpoint: &url, Retryer: aws.NopRetryer{},
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", vectorSecret, "")})
-}
 
 func (s *stand) last() Call {
 	calls := s.world.Calls()
@@ -91,7 +84,7 @@ func TestFamilies(t *testing.T) {
 		if text, _ := at(a.json, tt.text...).(string); text == "" {
 			t.Errorf("%s: no text in %s", tt.model, a.text)
 		}
-		events, err := s.sdk().InvokeModelWithResponseStream(t.Context(), &bedrockruntime.InvokeModelWithResponseStreamInput{ModelId: &tt.model, Body: []byte(tt.body)})
+		events, err := s.client.InvokeModelWithResponseStream(t.Context(), &bedrockruntime.InvokeModelWithResponseStreamInput{ModelId: &tt.model, Body: []byte(tt.body)})
 		if err != nil {
 			t.Errorf("%s: %v", tt.model, err)
 			continue
@@ -110,7 +103,7 @@ func TestFamilies(t *testing.T) {
 		if err := events.GetStream().Close(); err != nil || last.Metrics.InputTokenCount != c.InputTokens || last.Metrics.OutputTokenCount != c.OutputTokens {
 			t.Errorf("%s: %v, the last chunk's metrics are %+v, want %d and %d", tt.model, err, last.Metrics, c.InputTokens, c.OutputTokens)
 		}
-		if out, err := s.sdk().Converse(t.Context(), &bedrockruntime.ConverseInput{ModelId: &tt.model, Messages: []types.Message{{Role: "user", Content: []types.ContentBlock{&types.ContentBlockMemberText{Value: "hi"}}}}}); err != nil || out.Usage == nil {
+		if out, err := s.client.Converse(t.Context(), &bedrockruntime.ConverseInput{ModelId: &tt.model, Messages: []types.Message{{Role: "user", Content: []types.ContentBlock{&types.ContentBlockMemberText{Value: "hi"}}}}}); err != nil || out.Usage == nil {
 			t.Errorf("%s: Converse: %v", tt.model, err)
 		}
 	}
@@ -157,19 +150,19 @@ func TestCountTokens(t *testing.T) {
 	s := newStand(t, nil)
 	model := "anthropic.claude-haiku-4-5-20251001-v1:0"
 	body := []byte(`{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"how heavy is it"}]}`)
-	out, err := s.sdk().CountTokens(t.Context(), &bedrockruntime.CountTokensInput{ModelId: &model, Input: &types.CountTokensInputMemberInvokeModel{Value: types.InvokeModelTokensRequest{Body: body}}})
+	out, err := s.client.CountTokens(t.Context(), &bedrockruntime.CountTokensInput{ModelId: &model, Input: &types.CountTokensInputMemberInvokeModel{Value: types.InvokeModelTokensRequest{Body: body}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.sdk().InvokeModel(t.Context(), &bedrockruntime.InvokeModelInput{ModelId: &model, Body: body}); err != nil || s.last().InputTokens != int64(*out.InputTokens) {
+	if _, err := s.client.InvokeModel(t.Context(), &bedrockruntime.InvokeModelInput{ModelId: &model, Body: body}); err != nil || s.last().InputTokens != int64(*out.InputTokens) {
 		t.Errorf("%d tokens were counted and %d used: %v", *out.InputTokens, s.last().InputTokens, err)
 	}
 	messages := []types.Message{{Role: "user", Content: []types.ContentBlock{&types.ContentBlockMemberText{Value: "hi"}}}}
-	out, err = s.sdk().CountTokens(t.Context(), &bedrockruntime.CountTokensInput{ModelId: &model, Input: &types.CountTokensInputMemberConverse{Value: types.ConverseTokensRequest{Messages: messages}}})
+	out, err = s.client.CountTokens(t.Context(), &bedrockruntime.CountTokensInput{ModelId: &model, Input: &types.CountTokensInputMemberConverse{Value: types.ConverseTokensRequest{Messages: messages}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.sdk().Converse(t.Context(), &bedrockruntime.ConverseInput{ModelId: &model, Messages: messages}); err != nil || s.last().InputTokens != int64(*out.InputTokens) {
+	if _, err := s.client.Converse(t.Context(), &bedrockruntime.ConverseInput{ModelId: &model, Messages: messages}); err != nil || s.last().InputTokens != int64(*out.InputTokens) {
 		t.Errorf("%d tokens were counted and %d used: %v", *out.InputTokens, s.last().InputTokens, err)
 	}
 	for name, tt := range map[string][2]string{
@@ -189,7 +182,7 @@ func TestGuardrails(t *testing.T) {
 	guard := Guardrail{Account: "111122223333", Region: "us-east-1", ID: "abc123", Versions: []string{"1"}, Blocked: []string{"torpedo"}, Message: "We do not carry that."}
 	s := newStand(t, func(c *Config) { c.Guardrails = []Guardrail{guard} })
 	apply := func(text, id, version string) (*bedrockruntime.ApplyGuardrailOutput, error) {
-		return s.sdk().ApplyGuardrail(t.Context(), &bedrockruntime.ApplyGuardrailInput{GuardrailIdentifier: &id, GuardrailVersion: &version, Source: types.GuardrailContentSourceInput,
+		return s.client.ApplyGuardrail(t.Context(), &bedrockruntime.ApplyGuardrailInput{GuardrailIdentifier: &id, GuardrailVersion: &version, Source: types.GuardrailContentSourceInput,
 			Content: []types.GuardrailContentBlock{&types.GuardrailContentBlockMemberText{Value: types.GuardrailTextBlock{Text: &text}}}})
 	}
 	for _, tt := range []struct {
@@ -218,7 +211,7 @@ func TestGuardrails(t *testing.T) {
 	checks := &bedrockruntime.InvokeGuardrailChecksInput{
 		Messages: []types.GuardrailChecksMessage{{Role: "user", Content: []types.GuardrailChecksContentBlock{&types.GuardrailChecksContentBlockMemberText{Value: strings.Repeat("y", 2500)}}}},
 		Checks:   &types.GuardrailChecksConfig{ContentFilter: &types.GuardrailChecksContentFilterConfig{Categories: []types.GuardrailChecksContentFilterCategoryConfig{{Category: "HATE"}}}}}
-	out, err := s.sdk().InvokeGuardrailChecks(t.Context(), checks)
+	out, err := s.client.InvokeGuardrailChecks(t.Context(), checks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +220,52 @@ func TestGuardrails(t *testing.T) {
 	}
 	if a := s.post(Runtime, "/guardrail-checks/invoke", `{"messages":[{"role":"user","content":[{"text":"x"}]}],"checks":{"contentFilter":{"categories":[{"category":"SPAM"}]}}}`); a.status != 400 {
 		t.Errorf("an unknown category: %d", a.status)
+	}
+}
+
+// A guardrail that a call names looks at the prompt and at the answer, says so where the
+// operation has it, and spares the model what it does not let through.
+func TestInlineGuardrails(t *testing.T) {
+	guard := Guardrail{Account: "111122223333", Region: "us-east-1", ID: "abc123", Blocked: []string{"torpedo"}, Message: "We do not carry that."}
+	s := newStand(t, func(c *Config) { c.Guardrails = []Guardrail{guard} })
+	const nova, claude = "/model/amazon.nova-lite-v1:0/converse", "/model/anthropic.claude-sonnet-4-6/invoke"
+	headers := func(version string) []string {
+		return []string{"X-Amzn-Bedrock-GuardrailIdentifier", "abc123", "X-Amzn-Bedrock-GuardrailVersion", version, "X-Amzn-Bedrock-Trace", "ENABLED"}
+	}
+	for _, tt := range []struct {
+		path, body string
+		headers    []string
+		action     []any
+		want       [2]string // of the action when it lets through, and when it does not
+		unit       []any     // the units of the prompt in the trace
+	}{
+		{nova, `{"messages":[{"role":"user","content":[{"text":"WORD"}]}],"guardrailConfig":{"guardrailIdentifier":"abc123","guardrailVersion":"DRAFT","trace":"enabled"}}`, nil, []any{"stopReason"}, [2]string{"end_turn", "guardrail_intervened"},
+			[]any{"trace", "guardrail", "inputAssessment", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+		{claude, `{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"WORD"}]}`, headers("DRAFT"), []any{"amazon-bedrock-guardrailAction"}, [2]string{"NONE", "INTERVENED"},
+			[]any{"amazon-bedrock-trace", "guardrail", "input", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+		{chatPath, strings.Replace(as(chatBody, "us.openai.gpt-5.6-sol"), "hi", "WORD", 1), headers("DRAFT"), []any{"amazon-bedrock-guardrailAction"}, [2]string{"NONE", "INTERVENED"},
+			[]any{"amazon-bedrock-trace", "guardrail", "input", "abc123", "invocationMetrics", "usage", "contentPolicyUnits"}},
+	} {
+		for i, word := range []string{"pallet", "torpedo"} {
+			a := s.post(Runtime, tt.path, strings.Replace(tt.body, "WORD", word, 1), tt.headers...)
+			c := s.last()
+			if a.status != 200 || at(a.json, tt.action...) != tt.want[i] || strings.Contains(a.text, guard.Message) != (i == 1) || (c.OutputTokens == 0) != (i == 1) ||
+				c.Guardrail["contentPolicyUnits"] != int64(2-i) || at(a.json, tt.unit...) != 1.0 {
+				t.Errorf("%s of a %s: %d %s, %d units", tt.path, word, a.status, a.text, c.Guardrail["contentPolicyUnits"])
+			}
+		}
+	}
+	for _, path := range []string{claude, claude + "-with-response-stream"} {
+		if a := s.post(Runtime, path, `{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`, headers("7")...); a.status != 400 {
+			t.Errorf("a version that is not there: %d", a.status)
+		}
+	}
+	stream := s.post(Runtime, chatPath, with(strings.Replace(as(chatBody, "us.openai.gpt-5.6-sol"), "hi", "torpedo", 1), `"stream":true`), headers("DRAFT")...)
+	if list, _ := events(t, stream.text); at(list[len(list)-1].data, "amazon-bedrock-guardrailAction") != "INTERVENED" || at(list[len(list)-1].data, "choices", 0, "finish_reason") != "content_filter" {
+		t.Errorf("in a stream: %s", stream.text)
+	}
+	if a := s.post(Mantle, chatPath, strings.Replace(chatBody, "hi", "torpedo", 1), headers("7")...); a.status != 200 || s.last().Guardrail != nil {
+		t.Errorf("bedrock-mantle minds the headers: %d %s", a.status, a.text)
 	}
 }
 
@@ -240,7 +279,7 @@ func TestAsyncInvoke(t *testing.T) {
 		if change != nil {
 			change(in)
 		}
-		out, err := s.sdk().StartAsyncInvoke(t.Context(), in)
+		out, err := s.client.StartAsyncInvoke(t.Context(), in)
 		if err != nil {
 			return "", err
 		}
@@ -254,7 +293,7 @@ func TestAsyncInvoke(t *testing.T) {
 		t.Errorf("the call is of %d seconds, with tags %v", c.VideoSeconds, c.ResourceTags)
 	}
 	for _, want := range []types.AsyncInvokeStatus{"InProgress", "Completed", "Completed"} {
-		out, err := s.sdk().GetAsyncInvoke(t.Context(), &bedrockruntime.GetAsyncInvokeInput{InvocationArn: &arn})
+		out, err := s.client.GetAsyncInvoke(t.Context(), &bedrockruntime.GetAsyncInvokeInput{InvocationArn: &arn})
 		if err != nil || out.Status != want || (out.EndTime != nil) != (want == "Completed") {
 			t.Fatalf("%v %v, want %s", out, err, want)
 		}
@@ -268,7 +307,7 @@ func TestAsyncInvoke(t *testing.T) {
 	}); codeOf(err) != "ConflictException" {
 		t.Errorf("the same token with another body: %v", err)
 	}
-	first, err := s.sdk().GetAsyncInvoke(t.Context(), &bedrockruntime.GetAsyncInvokeInput{InvocationArn: &arn})
+	first, err := s.client.GetAsyncInvoke(t.Context(), &bedrockruntime.GetAsyncInvokeInput{InvocationArn: &arn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +332,7 @@ func TestAsyncInvoke(t *testing.T) {
 		}
 	}
 	var pages, listed int
-	list := bedrockruntime.NewListAsyncInvokesPaginator(s.sdk(), &bedrockruntime.ListAsyncInvokesInput{MaxResults: aws.Int32(1)})
+	list := bedrockruntime.NewListAsyncInvokesPaginator(s.client, &bedrockruntime.ListAsyncInvokesInput{MaxResults: aws.Int32(1)})
 	for list.HasMorePages() {
 		page, err := list.NextPage(t.Context())
 		if err != nil {
@@ -301,7 +340,7 @@ func TestAsyncInvoke(t *testing.T) {
 		}
 		pages, listed = pages+1, listed+len(page.AsyncInvokeSummaries)
 	}
-	done, err := s.sdk().ListAsyncInvokes(t.Context(), &bedrockruntime.ListAsyncInvokesInput{StatusEquals: "Completed"})
+	done, err := s.client.ListAsyncInvokes(t.Context(), &bedrockruntime.ListAsyncInvokesInput{StatusEquals: "Completed"})
 	if err != nil || pages != 2 || listed != 2 || len(done.AsyncInvokeSummaries) != 1 {
 		t.Errorf("%d pages with %d invocations: %v", pages, listed, err)
 	}
@@ -312,7 +351,7 @@ func TestAsyncInvoke(t *testing.T) {
 		"from an hour later": {bedrockruntime.ListAsyncInvokesInput{SubmitTimeAfter: aws.Time(first.SubmitTime.Add(time.Hour))}, 0},
 		"until then":         {bedrockruntime.ListAsyncInvokesInput{SubmitTimeBefore: aws.Time(first.SubmitTime.Add(time.Hour))}, 2},
 	} {
-		if out, err := s.sdk().ListAsyncInvokes(t.Context(), &tt.in); err != nil || len(out.AsyncInvokeSummaries) != tt.want {
+		if out, err := s.client.ListAsyncInvokes(t.Context(), &tt.in); err != nil || len(out.AsyncInvokeSummaries) != tt.want {
 			t.Errorf("%s: %v %v", name, out, err)
 		}
 	}

@@ -25,7 +25,7 @@ type Fault struct {
 	Pause   time.Duration // after each of them
 
 	Padding      int    // characters that the answer's text is longer by
-	FailsLater   string // message that an asynchronous invocation fails with
+	FailsLater   string // message that an asynchronous invocation, or a background Response, fails with
 	NoTokenCount bool   // leave out the token counts: headers of an InvokeModel answer, and the metrics of its last chunk
 }
 

@@ -37,7 +37,11 @@ type generation struct {
 	tools    []tool
 	calls    *tool // the one that is called, if any
 	thinking bool  // the model thinks first
-	cut      bool  // the output stopped at its limit
+	guard    *guarding
+	blocked  bool     // by the guardrail: the model is not asked
+	said     []string // pieces of the answer's text
+	searches int64    // of the web, on the way
+	cut      bool     // the output stopped at its limit
 }
 
 // A tool is a function that a request offers.
@@ -210,8 +214,11 @@ func (g *generation) output(c *Call) {
 // useOpenAI makes up the usage of a call in one of OpenAI's shapes: a long prompt may be
 // read from the cache in part, or written to it, without being marked.
 func (g *generation) useOpenAI(x *exchange) {
+	if g.blocked {
+		return
+	}
 	c, total := x.call, g.text/4+3
-	if part := total / 2; total >= 1024 {
+	if part := total / 2; total >= 1024 && caches(c.BaseModel) {
 		switch g.seed % 3 {
 		case 0:
 			c.CacheWrite30m, total = part, total-part
@@ -223,6 +230,16 @@ func (g *generation) useOpenAI(x *exchange) {
 	g.output(c)
 	c.Reasoning = c.OutputTokens / 4
 	x.w.scale(c)
+}
+
+// caches reports whether a model of OpenAI's shapes keeps prompts.
+func caches(model string) bool {
+	for _, prefix := range []string{"openai.gpt-5", "moonshotai.", "xai."} {
+		if strings.HasPrefix(model, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // useAnthropic does so for Messages, whose prompts say what is to be cached.

@@ -2,6 +2,7 @@ package fakeaws
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -85,8 +86,8 @@ func (x *exchange) object(known string) (map[string]json.RawMessage, *refusal) {
 
 // units are what the policies of a guardrail count for a text and some pictures. Each of
 // ours has all the policies that text is charged for, and grounding if it is asked for.
-func units(text string, pictures int64, grounding bool) map[string]int64 {
-	n := textUnits(len([]rune(text)))
+func units(characters int, pictures int64, grounding bool) map[string]int64 {
+	n := textUnits(characters)
 	u := map[string]int64{"topicPolicyUnits": n, "contentPolicyUnits": n, "wordPolicyUnits": n, "sensitiveInformationPolicyUnits": n,
 		"sensitiveInformationPolicyFreeUnits": n, "contextualGroundingPolicyUnits": 0}
 	if grounding {
@@ -155,7 +156,7 @@ func (x *exchange) admitGuardrail() (answer, *refusal) {
 		}
 	}
 	return func(x *exchange) bool {
-		x.call.Guardrail = units(text.String(), pictures, grounding)
+		x.call.Guardrail = units(len([]rune(text.String())), pictures, grounding)
 		return x.json(g.apply(text.String(), x.call.Guardrail))
 	}, nil
 }
@@ -178,6 +179,93 @@ func (g *Guardrail) apply(text string, u map[string]int64) obj {
 		out["outputs"], out["assessments"] = []any{obj{"text": g.Message}}, []any{g.assessment(word, u)}
 	}
 	return out
+}
+
+// A guarding is a guardrail that a call on a model names, and what it did.
+type guarding struct {
+	*Guardrail
+	word    string // of the prompt, that it intervened on; the model is then not asked
+	trace   bool
+	in, out map[string]int64
+}
+
+// guarded finds the guardrail that a call names.
+func (x *exchange) guarded(id, version, trace string) (*guarding, *refusal) {
+	if !contains([]string{"", "enabled", "disabled", "enabled_full", "ENABLED", "DISABLED", "ENABLED_FULL"}, trace) {
+		return nil, validation("1 validation error detected: Value '%s' at 'trace' failed to satisfy constraint: Member must satisfy enum value set", trace)
+	}
+	if id == "" && version == "" {
+		return nil, nil
+	}
+	if !guardrailID.MatchString(id) || !guardrailVersion.MatchString(version) {
+		return nil, validation("1 validation error detected: Value at 'guardrailIdentifier' or 'guardrailVersion' failed to satisfy constraint: both are needed")
+	}
+	g := x.guardrail(id, version)
+	if g == nil {
+		return nil, validation("The guardrail identifier or version provided in the request does not exist.")
+	}
+	return &guarding{Guardrail: g, trace: strings.HasPrefix(strings.ToLower(trace), "enabled")}, nil
+}
+
+// look holds a prompt against the guardrail; a guarding that is nil finds nothing.
+func (g *guarding) look(prompt []byte) (blocked bool) {
+	if g == nil {
+		return false
+	}
+	g.word, g.in = g.finds(string(prompt)), units(len([]rune(string(prompt))), 0, false)
+	return g.word != ""
+}
+
+// pieces are those of the answer: the guardrail's message in place of what the model would
+// have said. What the model says is looked at too, and charged for.
+func (g *guarding) pieces(x *exchange, said []string) []string {
+	if g == nil {
+		return said
+	}
+	if g.word != "" {
+		said = []string{g.Message}
+	} else {
+		g.out = units(len([]rune(strings.Join(said, ""))), 0, false)
+	}
+	x.call.Guardrail = maps.Clone(g.in)
+	for policy, n := range g.out {
+		x.call.Guardrail[policy] += n
+	}
+	return said
+}
+
+// tell puts what the guardrail did into an answer of a model's own shape.
+func (g *guarding) tell(answer any) {
+	m, ok := answer.(obj)
+	if g == nil || !ok {
+		return
+	}
+	m["amazon-bedrock-guardrailAction"] = "NONE"
+	if g.word != "" {
+		m["amazon-bedrock-guardrailAction"] = "INTERVENED"
+	}
+	if g.trace {
+		m["amazon-bedrock-trace"] = obj{"guardrail": obj{"input": obj{g.ID: g.assessment(g.word, g.in)}, "outputs": g.outputs()}}
+	}
+}
+
+func (g *guarding) outputs() []any {
+	if g.out == nil {
+		return []any{}
+	}
+	return []any{obj{g.ID: g.assessment("", g.out)}}
+}
+
+// converse is the trace in Converse's shape, or nil.
+func (g *guarding) converse() obj {
+	if g == nil || !g.trace {
+		return nil
+	}
+	t := obj{"inputAssessment": obj{g.ID: g.assessment(g.word, g.in)}}
+	if g.out != nil {
+		t["outputAssessments"] = obj{g.ID: []any{g.assessment("", g.out)}}
+	}
+	return obj{"guardrail": t}
 }
 
 var checkCategories = map[string][]string{

@@ -39,9 +39,9 @@ type LogOptions struct {
 // maxInline is the largest body that stays in its record.
 const maxInline = 100 << 10
 
-// logged are the operations that leave a record. That ChatCompletions and Messages do is
+// loggedOperations are the operations that leave a record. That ChatCompletions and Messages do is
 // not documented, as it is of Responses; nothing of bedrock-mantle does.
-var logged = []string{"Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "ChatCompletions", "Responses", "Messages"}
+var loggedOperations = []string{"Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "ChatCompletions", "Responses", "Messages"}
 
 // WriteLogs writes the invocation log of some calls, as AWS lays it out on S3: records
 // of one hour of one account and Region in gzipped files, not in order; now and then a
@@ -53,7 +53,7 @@ func WriteLogs(put Putter, calls []Call, o LogOptions) error {
 	root := strings.TrimPrefix(o.Prefix+"/AWSLogs/", "/")
 	groups := make(map[string][]Call)
 	for _, c := range calls {
-		if o.NoLogging[c.Region] || c.Endpoint == Mantle || !contains(logged, c.Operation) {
+		if o.NoLogging[c.Region] || c.Endpoint == Mantle || !contains(loggedOperations, c.Operation) {
 			continue
 		}
 		key := fmt.Sprintf("%s%s/BedrockModelInvocationLogs/%s/%s", root, c.Account, c.Region, c.At.UTC().Format("2006/01/02/15"))
@@ -133,7 +133,7 @@ func hashOf(s string) byte {
 func logRecord(put Putter, folder string, c Call, o LogOptions) (obj, error) {
 	record := obj{"schemaType": "ModelInvocationLog", "schemaVersion": "1.0", "timestamp": c.At.UTC().Format("2006-01-02T15:04:05Z"),
 		"accountId": c.Account, "region": c.Region, "requestId": c.RequestID, "operation": c.Operation, "modelId": c.ModelID, "identity": obj{"arn": c.PrincipalARN}}
-	if c.Endpoint == Runtime && c.Scope != "plain" && !strings.HasPrefix(c.ModelID, "arn:") && contains(logged[4:], c.Operation) {
+	if c.Endpoint == Runtime && c.Scope != "plain" && !strings.HasPrefix(c.ModelID, "arn:") && contains(loggedOperations[4:], c.Operation) {
 		record["modelId"] = "arn:aws:bedrock:" + c.Region + ":" + c.Account + ":inference-profile/" + c.ModelID // as it is resolved
 	}
 	if c.InferenceRegion != "" {

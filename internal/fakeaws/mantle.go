@@ -1,6 +1,7 @@
 package fakeaws
 
 import (
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -75,6 +76,11 @@ func compatible(endpoint, method, path string) (route, bool) {
 
 func operationOf(endpoint, prefix, method, rest string) (operation, id string, admit func(*exchange) (answer, *refusal)) {
 	mantle, post, get := endpoint == Mantle, method == http.MethodPost, method == http.MethodGet
+	if prefix == "/v1" && mantle {
+		if operation, id, admit = projectsRoute(method, rest); admit != nil {
+			return operation, id, admit
+		}
+	}
 	first, second, _ := strings.Cut(rest, "/")
 	if prefix == "/anthropic/v1" {
 		switch {
@@ -198,7 +204,7 @@ func (x *exchange) project() *refusal {
 		}
 		p = *stored
 	}
-	x.call.Project, x.call.ProjectARN = p.ID, p.ARN()
+	x.call.Project, x.call.ProjectARN, x.call.ResourceTags = p.ID, p.ARN(), p.Tags
 	return nil
 }
 
@@ -218,6 +224,7 @@ func (w *World) projectOf(account, region, id string) *Project {
 		return nil
 	}
 	c := *p
+	c.Tags = maps.Clone(p.Tags)
 	return &c
 }
 

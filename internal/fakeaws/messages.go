@@ -2,6 +2,7 @@ package fakeaws
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -101,8 +102,13 @@ func (x *exchange) admitMessages() (answer, *refusal) {
 	}
 	g.limit = *b.MaxTokens
 	for _, t := range b.Tools {
-		if (t.Type == "" || t.Type == "custom") && t.InputSchema != nil { // others run on the server
+		switch { // others run on the client's side too, or change nothing here
+		case (t.Type == "" || t.Type == "custom") && t.InputSchema != nil:
 			g.tools = append(g.tools, tool{t.Name, t.InputSchema})
+		case strings.HasPrefix(t.Type, "web_search_") && x.call.Endpoint == Runtime:
+			return bad("tools: '" + t.Type + "' is not supported on this endpoint")
+		case strings.HasPrefix(t.Type, "web_search_"):
+			g.searches = 1 + int64(g.seed>>11%2)
 		}
 	}
 	last := b.Messages[len(b.Messages)-1]
@@ -115,6 +121,7 @@ func (x *exchange) admitMessages() (answer, *refusal) {
 	}
 	return func(x *exchange) bool {
 		g.useAnthropic(x)
+		x.call.Searches = g.searches
 		if b.Stream {
 			return g.messageStream(x)
 		}
@@ -137,6 +144,9 @@ func (g *generation) stopReason() string {
 func messagesUsage(c *Call, output int64) obj {
 	u := claudeUsage(c, output)
 	u["service_tier"] = "standard"
+	if c.Searches > 0 {
+		u["server_tool_use"] = obj{"web_search_requests": c.Searches}
+	}
 	return u
 }
 
@@ -149,6 +159,11 @@ func (g *generation) blocks(x *exchange) []any {
 	var out []any
 	if g.thinking {
 		out = append(out, obj{"type": "thinking", "thinking": words(^g.seed, 1)[0], "signature": g.id("", 64)})
+	}
+	for i := range g.searches {
+		id := g.id(fmt.Sprintf("srvtoolu_bdrk_%d", i), 22)
+		out = append(out, obj{"type": "server_tool_use", "id": id, "name": "web_search", "input": obj{"query": strings.TrimSpace(words(g.seed+uint64(i), 1)[0])}},
+			obj{"type": "web_search_tool_result", "tool_use_id": id, "content": []any{}})
 	}
 	if g.calls != nil {
 		return append(out, obj{"type": "tool_use", "id": g.id("toolu_bdrk_", 24), "name": g.calls.name, "input": json.RawMessage(g.arguments())})
@@ -171,6 +186,9 @@ func (g *generation) messageStream(x *exchange) (left bool) {
 	}
 	start := g.message(x)
 	start["usage"] = messagesUsage(c, 1)
+	if c.Searches > 0 { // they are not known yet
+		start["usage"] = messagesUsage(&Call{InputTokens: c.InputTokens, CacheRead: c.CacheRead, CacheWrite5m: c.CacheWrite5m, CacheWrite1h: c.CacheWrite1h}, 1)
+	}
 	add("message_start", obj{"message": start})
 	for i, block := range blocks {
 		b, _ := block.(obj)
@@ -188,6 +206,11 @@ func (g *generation) messageStream(x *exchange) (left bool) {
 			open(obj{"type": "thinking", "thinking": "", "signature": ""})
 			delta("thinking_delta", "thinking", words(^g.seed, 1)[0])
 			delta("signature_delta", "signature", g.id("", 64))
+		case "server_tool_use":
+			open(obj{"type": "server_tool_use", "id": b["id"], "name": b["name"], "input": obj{}})
+			delta("input_json_delta", "partial_json", string(encode(b["input"])))
+		case "web_search_tool_result":
+			open(b)
 		case "tool_use":
 			open(obj{"type": "tool_use", "id": b["id"], "name": b["name"], "input": obj{}})
 			delta("input_json_delta", "partial_json", "")
@@ -203,12 +226,16 @@ func (g *generation) messageStream(x *exchange) (left bool) {
 		add("content_block_stop", obj{"index": i})
 	}
 	usage := obj{"output_tokens": c.OutputTokens}
+	if c.Searches > 0 {
+		usage["server_tool_use"] = obj{"web_search_requests": c.Searches}
+	}
 	if g.seed&1 == 0 {
-		usage = claudeUsage(c, c.OutputTokens)
+		usage = messagesUsage(c, c.OutputTokens)
+		delete(usage, "service_tier")
 	}
 	add("message_delta", obj{"delta": obj{"stop_reason": g.stopReason(), "stop_sequence": nil}, "usage": usage})
 	add("message_stop", obj{})
-	kind := anthropicError(&refusal{500, x.fault.Exception, ""})
+	kind := streamError(x.fault.Exception, anthropicError)
 	return x.stream("text/event-stream; charset=utf-8", messages, sse("error", obj{"type": "error", "error": obj{"type": kind, "message": "the stream failed"}, "request_id": c.RequestID}))
 }
 

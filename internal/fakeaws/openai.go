@@ -102,8 +102,18 @@ func (x *exchange) admitChat() (answer, *refusal) {
 	if no := g.choose(mode, name, b.Messages[len(b.Messages)-1].Role == "user"); no != nil {
 		return nil, no
 	}
+	if x.call.Endpoint == Runtime { // bedrock-mantle takes the headers and ignores them
+		h := x.r.Header
+		if g.guard, no = x.guarded(h.Get("X-Amzn-Bedrock-Guardrailidentifier"), h.Get("X-Amzn-Bedrock-Guardrailversion"), h.Get("X-Amzn-Bedrock-Trace")); no != nil {
+			return nil, no
+		}
+		if g.guard.look(without(x.body, unseen...)) {
+			g.blocked, g.calls = true, nil
+		}
+	}
 	return func(x *exchange) bool {
 		g.useOpenAI(x)
+		g.said = g.guard.pieces(x, g.prose(x))
 		if b.Stream {
 			return g.chatStream(x, b.StreamOptions != nil && b.StreamOptions.IncludeUsage)
 		}
@@ -133,6 +143,8 @@ func chatUsage(c *Call) obj {
 
 func (g *generation) finish() string {
 	switch {
+	case g.blocked:
+		return "content_filter"
 	case g.cut:
 		return "length"
 	case g.calls != nil:
@@ -151,11 +163,12 @@ func (g *generation) chat(x *exchange) obj {
 	if g.calls != nil {
 		message["tool_calls"] = []any{obj{"id": g.id("call_", 24), "type": "function", "function": obj{"name": g.calls.name, "arguments": g.arguments()}}}
 	} else {
-		message["content"] = strings.Join(g.prose(x), "")
+		message["content"] = strings.Join(g.said, "")
 	}
 	out := g.head(x, "chat.completion")
 	out["choices"] = []any{obj{"index": 0, "message": message, "logprobs": nil, "finish_reason": g.finish()}}
 	out["usage"] = chatUsage(x.call)
+	g.guard.tell(out)
 	return out
 }
 
@@ -182,16 +195,24 @@ func (g *generation) chatStream(x *exchange, withUsage bool) (left bool) {
 		}
 	} else {
 		delta(obj{"role": "assistant", "content": "", "refusal": nil}, nil)
-		for _, piece := range g.prose(x) {
+		for _, piece := range g.said {
 			delta(obj{"content": piece}, nil)
 		}
 	}
-	delta(obj{}, g.finish())
+	if delta(obj{}, g.finish()); g.guard != nil {
+		c := g.head(x, "chat.completion.chunk")
+		c["choices"] = []any{obj{"index": 0, "delta": obj{}, "logprobs": nil, "finish_reason": g.finish()}}
+		if withUsage {
+			c["usage"] = nil
+		}
+		g.guard.tell(c)
+		messages[len(messages)-1] = sse("", c)
+	}
 	if withUsage {
 		add([]any{}, chatUsage(x.call))
 	}
 	messages = append(messages, []byte("data: [DONE]\n\n"))
-	return x.stream("text/event-stream; charset=utf-8", messages, sse("", obj{"error": obj{"message": "the stream failed", "type": "server_error", "code": x.fault.Exception, "param": nil}}))
+	return x.stream("text/event-stream; charset=utf-8", messages, sse("", obj{"error": obj{"message": "the stream failed", "type": "server_error", "code": streamError(x.fault.Exception, openAICode), "param": nil}}))
 }
 
 // admitEmbeddings takes a call of Embeddings.

@@ -199,12 +199,22 @@ func unfinished(final obj, status string) obj {
 	return out
 }
 
+func failedResponse(final obj, message string) obj {
+	out := unfinished(final, "failed")
+	out["usage"], out["error"] = final["usage"], obj{"code": "server_error", "message": message}
+	return out
+}
+
 // respond answers the call that makes a Response, and keeps it if it is to be kept.
 func (g *generation) respond(x *exchange, b *responseRequest, stored bool) (left bool) {
 	g.useOpenAI(x)
 	final := g.response(x, b, stored)
 	status, _ := final["status"].(string)
 	x.call.ResponseID, x.call.ResponseStatus = g.id("resp_", 48), status
+	if m := x.fault.FailsLater; m != "" && b.Background {
+		final = failedResponse(final, m)
+		status = "failed"
+	}
 	s := &storedResponse{requestID: x.call.RequestID, final: final, background: b.Background, streamed: b.Stream, status: status}
 	if b.Stream {
 		s.events = g.responseEvents(x, final, b.Background)
@@ -220,15 +230,20 @@ func (g *generation) respond(x *exchange, b *responseRequest, stored bool) (left
 	switch {
 	case b.Stream:
 		x.call.ResponseBody = encode(final)
-		return x.stream("text/event-stream; charset=utf-8", s.events, x.responseFailure(len(s.events)-2))
+		return x.stream("text/event-stream; charset=utf-8", s.events, x.responseFailure(s.final, len(s.events)-2))
 	case b.Background:
 		return x.json(unfinished(final, "queued"))
 	}
 	return x.json(final)
 }
 
-func (x *exchange) responseFailure(number int) []byte {
-	return sse("error", obj{"type": "error", "code": x.fault.Exception, "message": "the stream failed", "param": nil, "sequence_number": number})
+// responseFailure is what ends a stream that fails: an error event, or, for the exception
+// response.failed, the Response itself with its error and its usage so far.
+func (x *exchange) responseFailure(final obj, number int) []byte {
+	if x.fault.Exception == "response.failed" {
+		return sse("response.failed", obj{"type": "response.failed", "sequence_number": number, "response": failedResponse(final, "the stream failed")})
+	}
+	return sse("error", obj{"type": "error", "code": streamError(x.fault.Exception, openAICode), "message": "the stream failed", "param": nil, "sequence_number": number})
 }
 
 // responseEvents are the events of a Response that is streamed. The last holds it whole.
@@ -346,7 +361,7 @@ func (x *exchange) admitStored() (answer, *refusal) {
 	return func(x *exchange) bool {
 		x.call.ResponseStatus, _ = s.final["status"].(string)
 		x.call.ResponseBody = encode(s.final)
-		return x.stream("text/event-stream; charset=utf-8", s.events[after+1:], x.responseFailure(len(s.events)-2))
+		return x.stream("text/event-stream; charset=utf-8", s.events[after+1:], x.responseFailure(s.final, len(s.events)-2))
 	}, nil
 }
 

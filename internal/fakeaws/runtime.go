@@ -38,6 +38,9 @@ type admitted struct {
 	seed      uint64
 	items     int64    // documents, vectors or pictures of the answer
 	texts     []string // that were embedded
+	guard     *guarding
+	blocked   bool        // by the guardrail: the model is not asked
+	called    *generation // with the tool that has to be called; nil for prose
 }
 
 var operations = map[string]string{"invoke": "InvokeModel", "invoke-with-response-stream": "InvokeModelWithResponseStream",
@@ -72,6 +75,24 @@ func (x *exchange) admitModel() (answer, *refusal) {
 	a, no := x.w.admit(x)
 	if no != nil {
 		return nil, no
+	}
+	h := x.r.Header
+	id, version, trace := h.Get("X-Amzn-Bedrock-Guardrailidentifier"), h.Get("X-Amzn-Bedrock-Guardrailversion"), h.Get("X-Amzn-Bedrock-Trace")
+	if a.converse {
+		var b struct {
+			Config struct{ GuardrailIdentifier, GuardrailVersion, Trace string } `json:"guardrailConfig"`
+		}
+		if err := json.Unmarshal(x.body, &b); err != nil {
+			return nil, validation("Malformed input request: %v", err)
+		}
+		id, version, trace = b.Config.GuardrailIdentifier, b.Config.GuardrailVersion, b.Config.Trace
+	}
+	a.guard, no = x.guarded(id, version, trace)
+	if no != nil {
+		return nil, no
+	}
+	if a.guard.look(without(x.body, "requestMetadata", "guardrailConfig")) {
+		a.blocked, a.called = true, nil
 	}
 	return a.answer, nil
 }
@@ -294,7 +315,7 @@ func (a *admitted) readConverse(body []byte, call *Call) *refusal {
 		call.LatencyMode = "optimized"
 	}
 	a.measure(withoutMetadata(body), `"cachePoint"`)
-	return nil
+	return a.force(body)
 }
 
 var claudeMembers = strings.Fields("anthropic_version anthropic_beta max_tokens messages system temperature top_p top_k tools tool_choice stop_sequences thinking metadata output_config output_format context_management container user_profile_id")
@@ -321,10 +342,14 @@ func (a *admitted) readInvoke(body []byte, call *Call) *refusal {
 			Version   string `json:"anthropic_version"`
 			MaxTokens int64  `json:"max_tokens"`
 		}
+		// Anthropic's SDKs write the version of their own API in the place of Bedrock's.
 		if json.Unmarshal(body, &b) != nil || b.Version != "bedrock-2023-05-31" && !isDay(b.Version) || b.MaxTokens < 1 {
 			return validation("max_tokens: Field required, anthropic_version: Field required")
 		}
 		a.maxTokens = b.MaxTokens
+		if no := a.force(body); no != nil {
+			return no
+		}
 	case "nova":
 		var b struct {
 			InferenceConfig struct {

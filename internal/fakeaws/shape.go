@@ -93,10 +93,29 @@ func anthropicError(no *refusal) string {
 	switch kind, ok := known[no.status]; {
 	case ok:
 		return kind
+	case no.status == 503:
+		return "overloaded_error"
 	case no.status >= 500:
 		return "api_error"
 	}
 	return "invalid_request_error"
+}
+
+// streamError is the code of an error event: an exception of AWS's, in a shape's own words.
+func streamError(exception string, of func(*refusal) string) string {
+	status := map[string]int{"throttlingException": 429, "validationException": 400, "serviceUnavailableException": 503, "modelTimeoutException": 408}[exception]
+	switch {
+	case !strings.HasSuffix(exception, "Exception"):
+		return exception
+	case status == 0:
+		status = 500
+	}
+	return of(&refusal{status: status})
+}
+
+func openAICode(no *refusal) string {
+	_, code := openAIError(no)
+	return code
 }
 
 func decimalInt(n int64) string { return strconv.FormatInt(n, 10) }

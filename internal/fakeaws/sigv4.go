@@ -62,7 +62,7 @@ func (w *World) verify(r *http.Request, body []byte, services ...string) (*crede
 		return wrong("Signature not yet current: %s is still later than %s", at.Format("20060102T150405Z"), now.UTC().Add(5*time.Minute).Format("20060102T150405Z"))
 	}
 	names := strings.Split(fields["SignedHeaders"], ";")
-	if !sort.StringsAreSorted(names) || !contains(names, "host") {
+	if !sort.StringsAreSorted(names) || !namesHost(names) {
 		return wrong("'Host' must be a 'SignedHeader' in the AWS Authorization.")
 	}
 	for name := range r.Header {
@@ -146,7 +146,7 @@ func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, scop
 		return wrong("Signature not yet current: %s is still later than %s", date, now.UTC().Add(5*time.Minute).Format("20060102T150405Z"))
 	}
 	names := strings.Split(query.Get("X-Amz-SignedHeaders"), ";")
-	if !sort.StringsAreSorted(names) || !contains(names, "host") {
+	if !sort.StringsAreSorted(names) || !namesHost(names) {
 		return wrong("'Host' must be a 'SignedHeader' in the AWS Authorization.")
 	}
 	for _, name := range names {
@@ -179,6 +179,10 @@ func (w *World) verifyPresigned(r *http.Request, body []byte) (*credential, scop
 	}
 	return c, scope{parts[0], parts[1], parts[2], parts[3]}, nil
 }
+
+// namesHost reports whether the host is signed: as host, or, by clients that speak HTTP/2,
+// as :authority.
+func namesHost(names []string) bool { return contains(names, "host") || contains(names, ":authority") }
 
 func mac(key []byte, text string) []byte {
 	h := hmac.New(sha256.New, key)
@@ -216,7 +220,7 @@ func canonicalRequest(r *http.Request, names []string, payload string) string {
 	for _, name := range names {
 		var values []string
 		switch name {
-		case "host":
+		case "host", ":authority":
 			values = []string{r.Host}
 		case "content-length":
 			values = []string{fmt.Sprint(r.ContentLength)}

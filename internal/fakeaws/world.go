@@ -109,6 +109,9 @@ type Config struct {
 	// MantleRequestID names the headers of bedrock-mantle that hold the request's id; nil
 	// means x-amzn-RequestId and the one of the path's shape.
 	MantleRequestID []string
+	// ProjectsInOnePage lists all projects at once, archived ones too, and ignores what the
+	// query asks for.
+	ProjectsInOnePage bool
 	// FrontDoorShape answers a bad signature or key in AWS's shape on every path.
 	FrontDoorShape bool
 	// MessagesTakesProfiles lets Messages on bedrock-runtime name an application inference
@@ -159,6 +162,7 @@ type World struct {
 	responses   map[string]*storedResponse // by account, Region and id
 	projects    map[string]*Project        // by account, Region and id
 	asyncs      []*asyncInvocation
+	made        int // projects so far
 }
 
 // NewWorld makes an AWS.

@@ -27,9 +27,8 @@ var (
 
 // forward sends an admitted call to AWS, passes the answer on, and records both ends.
 func (c *call) forward(w http.ResponseWriter, r *http.Request) {
-	// The caller may hang up; what AWS does for it is billed, so the call goes on.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	defer cancel()
+	ctx, end := c.lifetime(r.Context())
+	defer end()
 	request, err := c.signed(ctx, r.Context())
 	if err == nil && r.Context().Err() != nil { // nothing is billed yet
 		err = &waybill.Error{Kind: waybill.Unavailable, Code: "WB1503", Message: "the caller left before the call did", Err: context.Cause(r.Context())}
@@ -40,7 +39,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	}
 	synced, err := c.g.Journal.Open(c.record)
 	if err != nil {
-		if !c.config.PassWithoutJournal {
+		if !c.passesJournal() {
 			c.refuse(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
 			return
 		}
@@ -53,17 +52,22 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer answer.Body.Close()
+	answer.Body = c.patient(ctx, answer.Body)
 	c.record.Status = answer.StatusCode
 	c.record.RequestID = bedrock.RequestID(answer.Header)
 	if at, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
 		c.record.StartedAt = at.UTC() // the bill goes by AWS's clock
 	}
-	if err := synced(ctx); err != nil && !c.config.PassWithoutJournal {
+	if err := synced(ctx); err != nil && slow(ctx) != nil {
+		c.record.UsageFrom = "the call took too long"
+		c.fail(w, r, slow(ctx))
+		return
+	} else if err != nil && !c.passesJournal() {
 		c.record.UsageFrom = "the journal failed in mid-call"
 		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
 		return
 	}
-	c.pass(cancel, w, r, answer)
+	c.pass(func() { c.cut(nil) }, w, r, answer)
 }
 
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
@@ -100,6 +104,9 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	r.URL = u // as it came, escapes and all
 	r.Header = c.header.Clone()
 	signed, err := c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
+	if err != nil && c.fallBack(err) {
+		signed, err = c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +131,9 @@ var ownFailures = map[string]bool{"ExpiredTokenException": true, "UnrecognizedCl
 func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Response, error) {
 	for attempt := 0; ; attempt++ {
 		c.record.Usage = waybill.Usage{}
+		begun := c.awaitFirstByte()
 		answer, err := c.g.Client.RoundTrip(r)
+		begun()
 		if err == nil && answer.StatusCode < http.StatusOK {
 			answer.Body.Close()
 			err = fmt.Errorf("an answer of status %d ends nothing", answer.StatusCode)
@@ -133,6 +142,9 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			c.record.UsageFrom = "no answer came from AWS"
 			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
 				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
+			}
+			if late := slow(ctx); late != nil {
+				return nil, late
 			}
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1502", Message: "AWS did not answer", Hint: "try again", Err: err}
 		}
@@ -226,6 +238,8 @@ func (c *call) allow(w *http.ResponseController) {
 func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
 	meter.Request(waybill.ModelID(c.record.Model), c.body)
+	c.body = nil // AWS has it
+	c.release()
 	copyAnswerHeaders(w.Header(), answer.Header)
 	caller, leave := context.WithCancel(r.Context())
 	defer leave()
@@ -248,6 +262,17 @@ func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *
 		filter, left = &bedrock.UsageFilter{}, -1
 		w.Header().Del("Content-Length")
 	}
+	source := io.Reader(answer.Body)
+	if c.config.Estimate.Header && c.config.Prices != nil {
+		head, whole := c.holdBack(answer)
+		if whole {
+			c.passWhole(caller, meter, w, head, answer.StatusCode)
+			return
+		}
+		if source = io.MultiReader(bytes.NewReader(head), answer.Body); left < 0 {
+			w.Header().Set("Trailer", EstimateHeader)
+		}
+	}
 	give := func(piece []byte) {
 		if caller.Err() != nil || len(piece) == 0 {
 			return
@@ -269,7 +294,7 @@ func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *
 			readErr = errCut
 			break
 		}
-		n, err := answer.Body.Read(buf)
+		n, err := source.Read(buf)
 		if n > 0 {
 			if c.record.TimeToFirstByte == 0 {
 				c.record.TimeToFirstByte = c.g.Now().Sub(c.started)
@@ -305,6 +330,7 @@ func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *
 	gone := caller.Err() != nil
 	if !closed {
 		c.finish(caller, meter, readErr)
+		c.showCost(w.Header())
 	}
 	if readErr != nil && !gone {
 		panic(http.ErrAbortHandler) // the caller must see that the answer was cut
@@ -388,7 +414,7 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	case readErr != nil && c.record.ClientLeft:
 		c.record.Outcome = waybill.Abandoned
 	case readErr != nil:
-		c.record.Outcome, c.record.ErrorCode = waybill.Failed, "the answer was cut"
+		c.record.Outcome, c.record.ErrorCode = waybill.Failed, or(slowCode(readErr), "the answer was cut")
 	case c.stream && !got.Whole && !got.Usage.Known: // however good its end looked
 		c.record.Outcome, c.record.ErrorCode = waybill.Failed, "the answer was cut"
 	default:
@@ -399,8 +425,10 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 
 func (c *call) close(ctx context.Context) {
 	c.record.Latency = c.g.Now().Sub(c.started)
+	c.price()
 	if err := c.g.Journal.Close(context.WithoutCancel(ctx), c.record); err != nil {
 		c.g.Log.Error("a call was not recorded as closed", "call_id", c.record.CallID, "request_id", c.record.RequestID, "err", err)
 	}
-	c.g.Metrics.ended(&c.record)
+	c.g.Metrics.ended(c)
+	c.log(ctx)
 }

@@ -86,12 +86,31 @@ type Config struct {
 	// InsertUsage asks Chat Completions streams for their usage where the caller did
 	// not; the extra event reaches the caller, who may ignore it.
 	InsertUsage bool
+	Limits      Limits
+	Timeouts    Timeouts
+	OnFailure   []FailureRule
+	Prices      Prices // nil: no call has a price
+	Estimate    Estimate
+	// MantleMetadata puts the request's tags and the call's id into the body of Chat
+	// Completions and Responses on bedrock-mantle, as the member metadata: CloudTrail's data
+	// events have it.
+	MantleMetadata bool
 	// ProfileOnMessages lets targets put application inference profiles on the Messages API
 	// of bedrock-runtime, where AWS does not document them.
 	ProfileOnMessages bool
 	// WorkspaceHeaders are the spellings of the header that chooses a workspace on the
 	// Messages API; nil means all that AWS has written.
 	WorkspaceHeaders []string
+}
+
+// Timeouts bound how long each step of a call may take. The zero value is the defaults.
+type Timeouts struct {
+	// FirstByte is for AWS to begin its answer; 0 means fifteen minutes.
+	FirstByte map[waybill.Endpoint]time.Duration
+	// Idle is for AWS to say something more once it has begun; 0 means five minutes.
+	Idle time.Duration
+	// Call is for all of a call; 0 means an hour.
+	Call time.Duration
 }
 
 // A Gateway is an http.Handler for callers.
@@ -110,8 +129,9 @@ type Gateway struct {
 	// nothing. Reload gives it the new policy.
 	Guard *policy.Guard
 
-	mu     sync.RWMutex // guards config
+	mu     sync.RWMutex // guards config and limits
 	config *Config
+	limits *limiter
 	calls  sync.WaitGroup
 }
 
@@ -119,7 +139,7 @@ type Gateway struct {
 func (g *Gateway) Reload(c *Config) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.config = c
+	g.config, g.limits = c, g.limits.next(c.Limits)
 	if g.Guard != nil {
 		g.Guard.Use(c.Policy)
 	}
@@ -129,6 +149,12 @@ func (g *Gateway) current() *Config {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.config
+}
+
+func (g *Gateway) inForce() (*Config, *limiter) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.config, g.limits
 }
 
 // Policy is the tag policy in force.
@@ -141,6 +167,8 @@ func (g *Gateway) Wait() { g.calls.Wait() }
 type call struct {
 	g         *Gateway
 	config    *Config
+	limits    *limiter
+	held      int64 // bytes of the limits' room that the body takes
 	started   time.Time
 	route     bedrock.Route
 	principal waybill.Principal
@@ -154,8 +182,12 @@ type call struct {
 	target    *Target
 	// modelInBody is the profile that takes the place of the body's model; empty means none.
 	modelInBody string
+	cut         context.CancelCauseFunc // breaks off the way to AWS
+	cost        waybill.Money
+	priced      bool
 	stream      bool // the answer is one
 	addUsage    bool // stream_options.include_usage was put in
+	entered     bool // it has a place among its caller's calls
 	broker      bool // it asks for a session, not for an answer
 }
 
@@ -163,7 +195,11 @@ type call struct {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.calls.Add(1)
 	defer g.calls.Done()
-	c := &call{g: g, config: g.current(), started: g.Now()}
+	c := &call{g: g, started: g.Now()}
+	c.config, c.limits = g.inForce()
+	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
+	defer c.release()
+	defer g.Metrics.began()()
 	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
 		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
@@ -177,12 +213,38 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetWriteDeadline(time.Time{})                                           // what the call before it on this connection has left
 	_ = deadline.SetReadDeadline(c.started.Add(or(c.config.BodyTimeout, 5*time.Minute))) // where the server has no deadlines, it has none
-	if err := c.admit(r); err != nil {
+	defer c.limits.leave()
+	err := c.limits.enter()
+	if err == nil {
+		err = c.admit(r)
+	}
+	defer c.leave()
+	if err != nil {
 		c.refuse(w, r, err) // the deadline stays: the server still reads what is left of the body
 		return
 	}
 	_ = deadline.SetReadDeadline(time.Time{})
 	c.forward(w, r)
+}
+
+// leave gives a call's place among its caller's back.
+func (c *call) leave() {
+	if c.entered {
+		c.limits.leaveAs(c.record.Principal)
+	}
+}
+
+// log tells of a call that is over, to those who debug: never of prompts, answers, tags
+// or anything secret.
+func (c *call) log(ctx context.Context) {
+	if !c.g.Log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	v := &c.record
+	c.g.Log.LogAttrs(ctx, slog.LevelDebug, "call", slog.String("call_id", v.CallID), slog.String("request_id", v.RequestID), slog.String("outcome", string(v.Outcome)),
+		slog.Int("status", v.Status), slog.String("error_code", v.ErrorCode), slog.String("endpoint", string(v.Endpoint)), slog.String("operation", v.Operation),
+		slog.String("model", v.Model), slog.String("region", v.Region), slog.String("principal", v.Principal), slog.Bool("usage_known", v.Usage.Known),
+		slog.Duration("latency", v.Latency), slog.Duration("first_byte", v.TimeToFirstByte), slog.Int64("request_bytes", v.RequestBytes), slog.Int64("response_bytes", v.ResponseBytes))
 }
 
 // newCallID is a UUIDv7: it sorts by time.
@@ -208,11 +270,18 @@ func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 // admit asks the questions in their order. What it returns is a *waybill.Error.
 func (c *call) admit(r *http.Request) error {
+	if err := c.limits.checkHead(r); err != nil {
+		return err
+	}
 	var err error
 	if c.principal, err = c.g.Callers.Authenticate(r); err != nil {
 		return err
 	}
 	c.record.Principal, c.record.Issuer, c.record.KeyID = c.principal.Subject, c.principal.Issuer, c.principal.KeyID
+	if err := c.limits.enterAs(c.record.Principal); err != nil {
+		return err
+	}
+	c.entered = c.limits.CallsPerCaller > 0
 	if err := c.findRoute(r); err != nil {
 		return err
 	}
@@ -231,6 +300,9 @@ func (c *call) admit(r *http.Request) error {
 		}
 		for k, v := range parsed.Metadata.All() {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
+		}
+		for k, v := range parsed.Resource.All() {
+			asked = append(asked, policy.Asked{Key: k, Value: v, From: "tags"})
 		}
 		policy.Order(asked)
 		if c.route.ModelInBody {
@@ -256,11 +328,8 @@ func (c *call) admit(r *http.Request) error {
 		return err
 	}
 	c.aim()
-	if c.modelInBody != "" {
-		body = parsed.WithModel(c.modelInBody)
-		if parsed, err = bedrock.ReadBody(body, c.route); err != nil {
-			return err
-		}
+	if err := c.unpriced(); err != nil {
+		return err
 	}
 	c.body = body
 	return c.stamp(parsed)
@@ -292,11 +361,23 @@ func (c *call) findRoute(r *http.Request) error {
 	var err error
 	if c.route, err = bedrock.FindRoute(r.Method, path, endpoint); err != nil {
 		c.route.Shape = bedrock.ShapeOf(path)
+		if e, ok := errors.AsType[*waybill.Error](err); ok && e.Kind == waybill.Unsupported {
+			e.Hint = c.config.around()
+		}
 		return err
 	}
 	c.path, c.query = path, query
 	c.record.Operation, c.record.ModelID, c.record.Streamed = string(c.route.Operation), c.route.ModelID, c.route.EventStream
 	return nil
+}
+
+// around is how a caller can do what the gateway cannot: bidirectional streams are signed
+// piece by piece, by whoever holds the session.
+func (c *Config) around() string {
+	if slices.ContainsFunc(c.Roles, func(r Role) bool { return r.Broker }) {
+		return "take a role session of your own from POST /waybill/credentials here, as `waybill credentials` does, and call bedrock-runtime with it directly"
+	}
+	return "call bedrock-runtime directly with a session from `waybill credentials`; through this gateway there is none: no role of its operator's has broker: true"
 }
 
 func (c *call) readBody(r *http.Request) ([]byte, error) {
@@ -314,8 +395,11 @@ func (c *call) readBody(r *http.Request) ([]byte, error) {
 	var body []byte
 	var err error
 	if r.ContentLength >= 0 {
+		if err := c.hold(r.Context(), r.ContentLength); err != nil {
+			return nil, err
+		}
 		body, err = readFull(r.Body, r.ContentLength)
-	} else if body, err = io.ReadAll(io.LimitReader(r.Body, limit+1)); int64(len(body)) > limit {
+	} else if body, err = c.readAll(r, limit); errors.Is(err, errTooLong) {
 		return nil, tooLarge
 	}
 	if e, ok := errors.AsType[*waybill.Error](err); ok {
@@ -373,7 +457,9 @@ func (c *call) decide(asked []policy.Asked) error {
 		return nil
 	}
 	if e := d.Refusal(); e != nil {
-		return e
+		if err := c.violated(e); err != nil {
+			return err
+		}
 	}
 	if env, ok := d.Tags.Get("environment"); ok && len(c.principal.Environments) > 0 {
 		for _, p := range c.principal.Environments {
@@ -416,12 +502,24 @@ func (c *call) chooseRole() error {
 			c.session.SessionName = name
 		}
 		c.record.SessionName = c.session.SessionName
-		if parts := strings.SplitN(role.ARN, ":", 6); len(parts) == 6 {
-			c.record.Account = parts[4]
-		}
+		c.record.Account = accountOf(role.ARN)
 		return nil
 	}
 	return &waybill.Error{Kind: waybill.Denied, Code: "WB1305", Message: "no role is meant for this call", Hint: "ask the gateway's operator to add one under roles"}
+}
+
+// accountOf is the account of a role.
+func accountOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[4]
+	}
+	return ""
+}
+
+// without takes one out of a list with commas.
+func without(list, one string) string {
+	parts := strings.Split(list, ",")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == one }), ",")
 }
 
 // stamp puts the tags on the call.
@@ -447,15 +545,43 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 	} else if c.record.Profile != "" {
 		carried = append(carried, "resource")
 	}
-	c.record.Carried = strings.Join(carried, ",")
-	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
-		body, err := parsed.WithUsage()
-		if err != nil {
-			return err
-		}
-		c.body, c.addUsage = body, true
+	edits := bedrock.Edits{Model: c.modelInBody}
+	if c.config.MantleMetadata && c.route.Audited {
+		edits.Metadata = c.trail()
+		carried = append([]string{"request"}, carried...)
 	}
+	if c.route.Operation == bedrock.StartAsyncInvoke {
+		edits.Resource, edits.Reserved = c.decision.Resource, c.config.Policy.Keys()
+		if edits.Resource.Len() > 0 {
+			carried = append(carried, "resource")
+		}
+	}
+	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
+		edits.Usage, c.addUsage = true, true
+	}
+	c.record.Carried = strings.Join(carried, ",")
+	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 && c.route.Operation != bedrock.StartAsyncInvoke {
+		return nil
+	}
+	body, err := parsed.Edit(edits)
+	if err != nil {
+		return err
+	}
+	c.body = body
 	return nil
+}
+
+// trailKey is the pair of the member metadata that joins a call to its CloudTrail event.
+const trailKey = "waybill_call"
+
+// trail is what goes into a mantle call's member metadata: the request's tags, and the
+// call's id if there is room for it.
+func (c *call) trail() waybill.Tags {
+	tags := c.decision.Request
+	if tags.Len() >= 16 {
+		return tags
+	}
+	return waybill.NewTags(append(tags.List(), waybill.Tag{Key: trailKey, Value: c.record.CallID})...)
 }
 
 // refuse answers for the gateway itself, in the shape that the caller's SDK reads, and
@@ -472,11 +598,12 @@ func (c *call) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Err != nil {
 		c.g.Log.Warn("call refused", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	}
-	if e.Kind != waybill.Unauthenticated { // strangers cannot fill the journal
+	if e.Kind != waybill.Unauthenticated && c.record.Principal != "" { // strangers cannot fill the journal
 		if err := c.g.Journal.Close(context.WithoutCancel(r.Context()), c.record); err != nil {
 			c.g.Log.Error("a refusal was not recorded", "call_id", c.record.CallID, "err", err)
 		}
 	}
-	c.g.Metrics.ended(&c.record)
+	c.g.Metrics.ended(c)
+	c.log(r.Context())
 	c.say(w, status, header, body)
 }

@@ -1,43 +1,128 @@
 package gateway
 
 import (
+	"math/big"
+	"strings"
+	"sync"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/bedrock"
 )
 
-// Metrics count what the gateway does. Names follow OpenTelemetry's conventions for
-// generative AI where those have a name. Labels are of few values: no tag, no caller.
+// Metrics count what the gateway does. Names and attributes follow OpenTelemetry's
+// conventions for generative AI (semantic conventions 1.37, "Generative AI metrics")
+// where those have one, in Prometheus's spelling. No label holds a tag or a caller, and
+// what callers can make up (models, tag keys) has a bounded number of values.
 type Metrics struct {
 	calls      *prometheus.CounterVec
+	tokenUsage *prometheus.HistogramVec
 	tokens     *prometheus.CounterVec
 	unknown    *prometheus.CounterVec
+	cost       *prometheus.CounterVec
+	unpriced   *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
-	firstByte  prometheus.Histogram
+	firstByte  *prometheus.HistogramVec
 	violations *prometheus.CounterVec
+	underWay   prometheus.Gauge
+
+	models, reasons, errors values
 }
+
+// maxValues bounds the values of one label.
+const maxValues = 300
+
+// values keeps the first values of a label that are good, and calls the rest "other".
+type values struct {
+	mu    sync.RWMutex // guards known
+	known map[string]bool
+}
+
+func (v *values) of(text string, good bool) string {
+	v.mu.RLock()
+	known := v.known[text]
+	v.mu.RUnlock()
+	if known || text == "" {
+		return text
+	}
+	if !good {
+		return "other"
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.known == nil {
+		v.known = make(map[string]bool)
+	}
+	if len(v.known) >= maxValues || len(text) > 200 {
+		return "other"
+	}
+	v.known[strings.Clone(text)] = true
+	return text
+}
+
+// The buckets that the conventions ask for.
+var (
+	tokenBuckets    = []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}
+	durationBuckets = []float64{0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92}
+	firstBuckets    = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
+)
 
 // NewMetrics makes the metrics and registers them.
 func NewMetrics(r prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		calls:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waybill_calls_total", Help: "Calls by how they ended."}, []string{"operation", "outcome"}),
-		tokens:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gen_ai_client_token_usage_total", Help: "Usage that was metered, by model and kind."}, []string{"gen_ai_request_model", "gen_ai_token_type"}),
-		unknown:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waybill_usage_unknown_total", Help: "Calls whose usage is not known. Alert on it."}, []string{"operation"}),
-		duration:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "gen_ai_client_operation_duration_seconds", Help: "Time until the last byte of the answer.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 16)}, []string{"operation"}),
-		firstByte:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "gen_ai_server_time_to_first_token_seconds", Help: "Time until the first byte of the answer.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14)}),
-		violations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waybill_policy_violations_total", Help: "Violations of the tag policy, by key and kind."}, []string{"violation"}),
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	r.MustRegister(m.calls, m.tokens, m.unknown, m.duration, m.firstByte, m.violations)
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	operation := []string{"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"}
+	m := &Metrics{
+		calls:      counter("waybill_calls_total", "Calls by how they ended.", "operation", "outcome"),
+		tokenUsage: histogram("gen_ai_client_token_usage", "Tokens of a call, input and output.", tokenBuckets, append(operation, "gen_ai_token_type")...),
+		tokens:     counter("waybill_usage_total", "Usage that was metered, by model and kind, in the kind's unit.", "model", "kind"),
+		unknown:    counter("waybill_usage_unknown_total", "Calls whose usage is not known. Alert on it.", "operation"),
+		cost:       counter("waybill_estimated_cost_usd_total", "Cost of calls by the rate card, in dollars: an estimate, kept exactly only in the ledger.", "model", "operation"),
+		unpriced:   counter("waybill_unpriced_calls_total", "Calls with usage that the rate card has no price for.", "model", "operation"),
+		duration:   histogram("gen_ai_server_request_duration_seconds", "Time until the last byte of the answer.", durationBuckets, append(operation, "error_type")...),
+		firstByte:  histogram("gen_ai_server_time_to_first_token_seconds", "Time until the first byte of the answer.", firstBuckets, operation...),
+		violations: counter("waybill_policy_violations_total", "Violations of the tag policy, by key and kind; what begins with gateway: is the gateway's own doing.", "violation"),
+		underWay:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "waybill_calls_under_way", Help: "Calls under way."}),
+	}
+	r.MustRegister(m.calls, m.tokenUsage, m.tokens, m.unknown, m.cost, m.unpriced, m.duration, m.firstByte, m.violations, m.underWay)
 	return m
 }
 
-func (m *Metrics) ended(v *waybill.Invocation) {
+// operationName is the name of an operation in the conventions: one of their own, or else
+// ours.
+func operationName(operation string) string {
+	switch bedrock.Operation(operation) {
+	case bedrock.Converse, bedrock.ConverseStream, bedrock.InvokeModel, bedrock.InvokeModelWithResponseStream, bedrock.ChatCompletions, bedrock.Responses, bedrock.Messages:
+		return "chat"
+	case bedrock.Embeddings:
+		return "embeddings"
+	}
+	return operation
+}
+
+// began counts a call that comes in; what it returns counts it out.
+func (m *Metrics) began() (left func()) {
+	if m == nil {
+		return func() {}
+	}
+	m.underWay.Inc()
+	return m.underWay.Dec
+}
+
+// ended counts a call. cost counts only if priced is set.
+func (m *Metrics) ended(c *call) {
 	if m == nil {
 		return
 	}
+	v := &c.record
 	m.calls.WithLabelValues(v.Operation, string(v.Outcome)).Inc()
 	for _, reason := range v.Reasons {
-		m.violations.WithLabelValues(reason).Inc()
+		m.violations.WithLabelValues(m.reasons.of(reason, true)).Inc()
 	}
 	if v.Outcome == waybill.Refused {
 		return
@@ -45,11 +130,44 @@ func (m *Metrics) ended(v *waybill.Invocation) {
 	if !v.Usage.Known {
 		m.unknown.WithLabelValues(v.Operation).Inc()
 	}
-	for kind, n := range v.Usage.All() {
-		m.tokens.WithLabelValues(v.Model, string(kind)).Add(float64(n))
+	asked := v.ModelAsked
+	if asked == "" {
+		asked = v.ModelID
 	}
-	m.duration.WithLabelValues(v.Operation).Observe(v.Latency.Seconds())
+	done := v.Outcome == waybill.Completed // AWS knows the model
+	request, model := m.models.of(string(asked), done), m.models.of(v.Model, done)
+	labels := [6]string{operationName(v.Operation), "aws.bedrock", request, model}
+	for kind, n := range v.Usage.All() {
+		m.tokens.WithLabelValues(model, string(kind)).Add(float64(n))
+	}
+	if v.Usage.Known {
+		if n := v.Usage.Context(); n > 0 {
+			labels[4] = "input"
+			m.tokenUsage.WithLabelValues(labels[:5]...).Observe(float64(n))
+		}
+		if n := v.Usage.Of(waybill.Output); n > 0 {
+			labels[4] = "output"
+			m.tokenUsage.WithLabelValues(labels[:5]...).Observe(float64(n))
+		}
+	}
+	switch {
+	case c.priced:
+		dollars, _ := new(big.Rat).SetFrac(c.cost.Unscaled(), dollar).Float64() // for show
+		m.cost.WithLabelValues(model, v.Operation).Add(dollars)
+	case c.config.Prices != nil && v.Usage.Known:
+		m.unpriced.WithLabelValues(model, v.Operation).Inc()
+	}
+	labels[4] = ""
+	if v.Outcome != waybill.Completed {
+		if labels[4] = m.errors.of(v.ErrorCode, true); labels[4] == "" {
+			labels[4] = string(v.Outcome)
+		}
+	}
+	m.duration.WithLabelValues(labels[:5]...).Observe(v.Latency.Seconds())
 	if v.TimeToFirstByte > 0 {
-		m.firstByte.Observe(v.TimeToFirstByte.Seconds())
+		m.firstByte.WithLabelValues(labels[:4]...).Observe(v.TimeToFirstByte.Seconds())
 	}
 }
+
+// dollar is one in the unit of Money.Unscaled.
+var dollar = new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil)

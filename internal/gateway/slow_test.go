@@ -173,15 +173,18 @@ func TestCallerStopsReading(t *testing.T) {
 // A timed writer sees which writes have a time of their own.
 type timed struct {
 	http.ResponseWriter
-	test  *testing.T
-	fresh bool // no deadline of a call before this one is left
-	armed bool
+	test         *testing.T
+	begun, fresh bool // no deadline of a call before this one is left
+	armed        bool
 }
 
 func (w *timed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *timed) SetWriteDeadline(at time.Time) error {
-	w.fresh, w.armed = true, !at.IsZero()
+	if !w.begun {
+		w.begun, w.fresh = true, at.IsZero()
+	}
+	w.armed = !at.IsZero()
 	return nil
 }
 

@@ -65,7 +65,7 @@ type Request struct {
 	// Case does not tell keys apart. What is not there AWS would not have either.
 	Context map[string][]string `json:"context,omitempty"`
 	// Unknown are condition keys of which we do not know what AWS has. A key that ends in /
-	// stands for all that begin with it.
+	// stands for all that begin with it, and * for all that are not told here.
 	Unknown []string `json:"unknown,omitempty"`
 }
 
@@ -125,7 +125,7 @@ func (l *lookup) get(key string) ([]string, truth) {
 		return v, yes
 	}
 	for _, u := range l.unknown {
-		if key == u || strings.HasSuffix(u, "/") && strings.HasPrefix(key, u) {
+		if key == u || u == "*" || strings.HasSuffix(u, "/") && strings.HasPrefix(key, u) {
 			if l.asked == nil {
 				l.asked = make(map[string]bool)
 			}

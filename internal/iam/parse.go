@@ -152,6 +152,7 @@ type node struct {
 	at      int
 	text    string // of a string, number or literal
 	names   []string
+	namesAt []int  // where the names stand
 	members []node // of an object, beside names; of an array
 }
 
@@ -188,15 +189,20 @@ func (p *parser) tree() (node, error) {
 	return root, nil
 }
 
+// next is the token to come, and where it stands.
+func (p *parser) next() (jsontext.Kind, int) {
+	kind, at := p.dec.PeekKind(), int(p.dec.InputOffset())
+	for at < len(p.src) && strings.IndexByte(" \t\r\n,:", p.src[at]) >= 0 {
+		at++
+	}
+	return kind, at
+}
+
 func (p *parser) value(depth int) (node, error) {
 	if depth > deepest {
 		return node{}, p.errorAt(int(p.dec.InputOffset()), "nested too deeply for a policy")
 	}
-	kind := p.dec.PeekKind() // moves nothing: the place is that of the token to come
-	at := int(p.dec.InputOffset())
-	for at < len(p.src) && strings.IndexByte(" \t\r\n,:", p.src[at]) >= 0 {
-		at++
-	}
+	kind, at := p.next()
 	token, err := p.dec.ReadToken()
 	if err != nil {
 		return node{}, p.badJSON(err)
@@ -204,7 +210,11 @@ func (p *parser) value(depth int) (node, error) {
 	n := node{kind: kind, at: at}
 	switch kind {
 	case '{':
-		for p.dec.PeekKind() != '}' {
+		for {
+			next, nameAt := p.next()
+			if next == '}' {
+				break
+			}
 			name, err := p.dec.ReadToken()
 			if err != nil {
 				return n, p.badJSON(err)
@@ -214,7 +224,7 @@ func (p *parser) value(depth int) (node, error) {
 			if err != nil {
 				return n, err
 			}
-			n.names, n.members = append(n.names, text), append(n.members, member)
+			n.names, n.namesAt, n.members = append(n.names, text), append(n.namesAt, nameAt), append(n.members, member)
 		}
 	case '[':
 		for p.dec.PeekKind() != ']' {
@@ -268,7 +278,7 @@ func (p *parser) document(root node) (*Policy, error) {
 		case "Statement":
 			statements = &root.members[i]
 		default:
-			err = p.errorAt(m.at, "%q is no element of a policy; it has Version, Id and Statement", name)
+			err = p.errorAt(root.namesAt[i], "%q is no element of a policy; it has Version, Id and Statement", name)
 		}
 		if err != nil {
 			return nil, err
@@ -341,7 +351,7 @@ func (p *parser) statement(n node, variables bool) (s Statement, err error) {
 		case "Condition":
 			s.Conditions, err = p.conditions(m, variables)
 		default:
-			err = p.errorAt(m.at, "%q is no element of a statement", name)
+			err = p.errorAt(n.namesAt[i], "%q is no element of a statement", name)
 		}
 		if err != nil {
 			return s, err
@@ -459,7 +469,7 @@ func (p *parser) principals(n node, what string) ([]Principal, error) {
 			case "Federated", "CanonicalUser":
 				good = m.text != "" && !strings.ContainsAny(m.text, "*?")
 			default:
-				return nil, p.errorAt(n.members[i].at, "%q is no kind of principal; there are AWS, Service, Federated and CanonicalUser", name)
+				return nil, p.errorAt(n.namesAt[i], "%q is no kind of principal; there are AWS, Service, Federated and CanonicalUser", name)
 			}
 			if !good {
 				return nil, p.errorAt(m.at, "%q is no %s principal; * stands alone or not at all", m.text, name)
@@ -478,7 +488,7 @@ func (p *parser) conditions(n node, variables bool) ([]Condition, error) {
 	for i, name := range n.names {
 		op, err := parseOperator(name)
 		if err != nil {
-			return nil, p.errorAt(n.members[i].at, "%v", err)
+			return nil, p.errorAt(n.namesAt[i], "%v", err)
 		}
 		keys := n.members[i]
 		if keys.kind != '{' || len(keys.names) == 0 {
@@ -488,10 +498,10 @@ func (p *parser) conditions(n node, variables bool) ([]Condition, error) {
 		for j, key := range keys.names {
 			m := keys.members[j]
 			if !keyText.MatchString(key) {
-				return nil, p.errorAt(m.at, "%q is no condition key, such as aws:PrincipalArn", key)
+				return nil, p.errorAt(keys.namesAt[j], "%q is no condition key, such as aws:PrincipalArn", key)
 			}
 			if folded := strings.ToLower(key); seen[folded] {
-				return nil, p.errorAt(m.at, "condition key %q stands twice: case does not tell keys apart", key)
+				return nil, p.errorAt(keys.namesAt[j], "condition key %q stands twice: case does not tell keys apart", key)
 			} else {
 				seen[folded] = true
 			}

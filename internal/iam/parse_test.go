@@ -20,7 +20,7 @@ func TestMistakes(t *testing.T) {
 		{Identity, `{"Version":"2012-10-17"}`, "Statement is missing"},
 		{Identity, head + `[]}`, "Statement is empty"},
 		{Identity, `{"Version":"2026-01-01","Statement":` + allowAll + `}`, "neither 2012-10-17"},
-		{Identity, `{"version":"2012-10-17","Statement":` + allowAll + `}`, `p:1:12: "version" is no element`},
+		{Identity, `{"version":"2012-10-17","Statement":` + allowAll + `}`, `p:1:2: "version" is no element`},
 		{Identity, head + allowAll + `,"Statement":` + allowAll + `}`, "twice"},
 		{Identity, head + `{"Effect":"allow","Action":"*","Resource":"*"}}`, "neither Allow nor Deny"},
 		{Identity, head + `{"Action":"*","Resource":"*"}}`, "Effect is missing"},

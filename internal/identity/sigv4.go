@@ -148,6 +148,7 @@ var notTaken = []string{
 
 const (
 	algorithm  = "AWS4-HMAC-SHA256"
+	hostHTTP2  = ":authority" // signed in the place of host by clients that speak HTTP/2
 	dateFormat = "20060102T150405Z"
 )
 
@@ -436,13 +437,14 @@ func word(s string, least, most int) bool {
 func (s *signature) readNames(text string) bool {
 	s.names = strings.Split(text, ";")
 	for i, name := range s.names {
-		if !word(name, 1, 128) || name != strings.ToLower(name) || i > 0 && name <= s.names[i-1] {
+		if name != hostHTTP2 && !word(name, 1, 128) || name != strings.ToLower(name) || i > 0 && name <= s.names[i-1] {
 			return false
 		}
 	}
 	_, host := slices.BinarySearch(s.names, "host")
+	_, h2 := slices.BinarySearch(s.names, hostHTTP2)
 	_, date := slices.BinarySearch(s.names, "x-amz-date")
-	return host && (date || s.presigned) && len(s.names) <= 100
+	return (host || h2) && (date || s.presigned) && len(s.names) <= 100
 }
 
 func (s *signature) readSum(text string) bool { return readHash(text, &s.sum) }
@@ -498,7 +500,7 @@ func canonicalRequest(r *http.Request, s *signature, payload string) ([]byte, bo
 	for _, name := range s.names {
 		var values []string
 		switch name {
-		case "host":
+		case "host", hostHTTP2:
 			values = []string{r.Host}
 		case "content-length":
 			if r.ContentLength >= 0 {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -266,6 +267,32 @@ func TestSigV4Takes(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The SDK for JavaScript speaks HTTP/2 to bedrock-runtime, where a request has no Host,
+// and signs :authority in its place. It is the host that must be right, by either name.
+func TestSigV4Authority(t *testing.T) {
+	key := readCorpusKey(t)
+	r := signedCall(t, key, call{body: "{}"})
+	body := sha256.Sum256([]byte("{}"))
+	date := r.Header.Get("X-Amz-Date")
+	canonical := sha256.Sum256([]byte("POST\n/model/m/invoke\n\n:authority:waybill.example.com\nx-amz-date:" + date + "\n\n:authority;x-amz-date\n" + hex.EncodeToString(body[:])))
+	sum := []byte("AWS4" + key.SecretAccessKey)
+	for _, part := range []string{date[:8], "us-east-1", "bedrock", "aws4_request", algorithm + "\n" + date + "\n" + date[:8] + "/us-east-1/bedrock/aws4_request\n" + hex.EncodeToString(canonical[:])} {
+		h := hmac.New(sha256.New, sum)
+		h.Write([]byte(part))
+		sum = h.Sum(nil)
+	}
+	r.Header = http.Header{"X-Amz-Date": {date}, "Authorization": {algorithm + " Credential=" + key.AccessKeyID + "/" + date[:8] +
+		"/us-east-1/bedrock/aws4_request, SignedHeaders=:authority;x-amz-date, Signature=" + hex.EncodeToString(sum)}}
+	now := SigV4Config{Now: func() time.Time { return signedAt }}
+	if _, _, err := take(NewSigV4(signingKeys(t, key), now), r.Clone(t.Context())); err != nil {
+		t.Error(err)
+	}
+	r.Host = "other.example.com"
+	if _, _, err := take(NewSigV4(signingKeys(t, key), now), r); err == nil {
+		t.Error("another host is taken")
 	}
 }
 
