@@ -305,7 +305,11 @@ func newSigner(ctx context.Context, c *config, log *slog.Logger) (*credential.Si
 	config := c.sessions
 	config.Log = log
 	sessions := credential.NewSessions(credential.NewSTS(loaded, c.stsEndpoint), config)
-	return credential.NewSigner(sessions, loaded.Credentials), sessions, loaded, nil
+	signer := credential.NewSigner(sessions, loaded.Credentials)
+	if c.signing == "bearer" {
+		signer.UseKeys()
+	}
+	return signer, sessions, loaded, nil
 }
 
 // admin is what operators see. It never calls AWS.
