@@ -81,6 +81,32 @@ type Policy struct {
 	Size int
 }
 
+// Keys are the condition keys that a decision by the policy may hang on, in lower case:
+// those of its conditions and of its policy variables.
+func (p *Policy) Keys() []string {
+	var out []string
+	add := func(t pattern) {
+		for _, part := range t {
+			if part.variable != "" {
+				out = append(out, part.variable)
+			}
+		}
+	}
+	for _, s := range p.Statements {
+		for _, r := range s.resources {
+			add(r)
+		}
+		for _, c := range s.Conditions {
+			out = append(out, c.folded)
+			for _, o := range c.operands {
+				add(o.text)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // A Statement is one statement. A list and its negation are never both there; Negated
 // says which it was.
 type Statement struct {
