@@ -277,8 +277,15 @@ func (v *adviser) next() {
 	step := func(command, why string) { v.out.Next = append(v.out.Next, NextStep{command, why}) }
 	keys := strings.Join(v.asked.Keys, ",")
 	step("waybilld --config waybill.yaml", "tags are set in one shared place, the gateway: AWS refuses no untagged call")
-	step("waybill audit", "says what of the above is missing, with the dollars at stake")
-	step("waybill setup", "shows the changes that make it hold; with --apply it makes them")
+	step("waybill audit --file accounts.yaml --save snapshot.json", "says what of the above is missing, with the dollars at stake")
+	if slices.ContainsFunc(v.out.Missing, func(m Missing) bool { return !m.Known }) {
+		var asked []string
+		for _, q := range v.asked.Questions {
+			asked = append(asked, string(q))
+		}
+		step("waybill advise --ask "+strings.Join(asked, ",")+" --snapshot snapshot.json", "this advice again, with what the account said")
+	}
+	step("waybill setup --file accounts.yaml", "shows the changes that make it hold; with --apply it makes them")
 	if v.uses(ByLog) {
 		step("waybill ingest --journal ./journal --logs s3://LOGS/ --cur s3://BILL/PREFIX --lake ./lake", "calls and bill into one ledger")
 	} else {
