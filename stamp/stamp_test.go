@@ -88,8 +88,9 @@ type stand struct {
 func newStand(t testing.TB, change func(*fakeaws.Config)) *stand {
 	t.Helper()
 	c := fakeaws.Config{Regions: []string{"us-east-1"},
-		Users: []fakeaws.User{{ARN: processARN, AccessKeyID: "AKIDEXAMPLECHECKOUT", SecretAccessKey: "secret"}},
-		Roles: []fakeaws.Role{{ARN: prodRole, Trusted: []string{processARN}}}}
+		Users:      []fakeaws.User{{ARN: processARN, AccessKeyID: "AKIDEXAMPLECHECKOUT", SecretAccessKey: "secret"}},
+		Roles:      []fakeaws.Role{{ARN: prodRole, Trusted: []string{processARN}}},
+		Guardrails: []fakeaws.Guardrail{{Account: account, Region: "us-east-1", ID: "abc", Versions: []string{"1"}}}}
 	if change != nil {
 		change(&c)
 	}
@@ -268,7 +269,10 @@ func TestFreeOperationsPassUntagged(t *testing.T) {
 		Content: []types.GuardrailContentBlock{&types.GuardrailContentBlockMemberText{Value: types.GuardrailTextBlock{Text: aws.String("hi")}}}})
 	_, err3 := client.GetAsyncInvoke(ctx, &bedrockruntime.GetAsyncInvokeInput{InvocationArn: aws.String("arn:aws:bedrock:us-east-1:" + account + ":async-invoke/abcdefghijkl")})
 	_, err4 := client.ListAsyncInvokes(ctx, &bedrockruntime.ListAsyncInvokesInput{})
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if _, ok := errors.AsType[*types.ValidationException](err3); !ok {
+		t.Errorf("an invocation that nobody has started gave %v, want AWS's own answer", err3)
+	}
+	if err := errors.Join(err1, err2, err4); err != nil {
 		t.Fatal(err)
 	}
 	left := s.left()
@@ -322,7 +326,7 @@ func TestInputsAreNotModified(t *testing.T) {
 	stream := &bedrockruntime.ConverseStreamInput{ModelId: aws.String(nova), Messages: message("hi"), RequestMetadata: map[string]string{"team": "ads"}}
 	invoke := &bedrockruntime.InvokeModelInput{ModelId: aws.String(claude), Body: claudeBody("hi"), RequestMetadata: aws.String(`{"user":"user-1"}`)}
 	async := &bedrockruntime.StartAsyncInvokeInput{ModelId: aws.String("amazon.nova-reel-v1:0"), ClientRequestToken: aws.String("token-1"),
-		ModelInput: document.NewLazyDocument(map[string]any{}), Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String("ads")}},
+		ModelInput: document.NewLazyDocument(map[string]any{"taskType": "TEXT_VIDEO"}), Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String("ads")}},
 		OutputDataConfig: &types.AsyncInvokeOutputDataConfigMemberS3OutputDataConfig{Value: types.AsyncInvokeS3OutputDataConfig{S3Uri: aws.String("s3://example-bucket/out")}}}
 	plain := cmpopts.IgnoreUnexported(bedrockruntime.ConverseInput{}, bedrockruntime.ConverseStreamInput{}, bedrockruntime.InvokeModelInput{}, bedrockruntime.StartAsyncInvokeInput{},
 		types.Message{}, types.ContentBlockMemberText{}, types.Tag{}, types.AsyncInvokeOutputDataConfigMemberS3OutputDataConfig{}, types.AsyncInvokeS3OutputDataConfig{})

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/control"
 	"github.com/waybill-dev/waybill/internal/ledger"
 	"github.com/waybill-dev/waybill/internal/policy"
 	"github.com/waybill-dev/waybill/internal/report"
@@ -109,6 +110,7 @@ func runReport(ctx context.Context, o reportOptions, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
+	s.Reason += "; " + control.ReportKnowledge(string(s.Basis), o.by)
 	switch o.output {
 	case "json":
 		return report.StatementJSON(out, s)

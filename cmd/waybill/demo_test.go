@@ -153,6 +153,8 @@ func TestDemo(t *testing.T) {
 		t.Errorf("buckets that nobody planted: %v", buckets)
 	}
 
+	goesRound(t, dir)
+
 	// Again: nothing is loaded, nothing changes.
 	again := parse(t, must(t, 0, "ingest", "--dir", dir, "--output", "json"))
 	if n := len(again["loaded"].(map[string]any)); n != 0 {
@@ -187,6 +189,40 @@ func TestDemo(t *testing.T) {
 		if r["unpriced"].(float64) == 0 || r["cost"] != "0" {
 			t.Errorf("without a rate card: %v", r)
 		}
+	}
+}
+
+// goesRound holds the radar to the month: the two users that never passed the gateway are
+// found, with their dollars; the gateway's role is ours and would go on; and all of the
+// bill is somewhere.
+func goesRound(t *testing.T, dir string) {
+	t.Helper()
+	radar := func(role string) map[string]any {
+		return parse(t, must(t, 3, "guard", "radar", "--dir", dir, "--since", "2020-01-01", "--gateway", "arn:aws:iam::111122223333:role/waybill/gateway", "--role", role, "--output", "json"))
+	}
+	m := radar("arn:aws:iam::*:role/waybill/*")
+	seen := make(map[string]map[string]any)
+	total := rat(t, m["unnamed"])
+	for _, p := range m["principals"].([]any) {
+		p := p.(map[string]any)
+		seen[p["principal"].(string)[strings.LastIndexByte(p["principal"].(string), ':')+1:]] = p
+		total.Add(total, rat(t, p["billed"]))
+	}
+	billed := rat(t, parse(t, must(t, 0, "report", "--dir", dir, "--by", "team", "--basis", "invoice", "--output", "json"))["billed"])
+	if total.Cmp(billed) != 0 {
+		t.Errorf("principals and unnamed add up to %s, the bill is %s", total.FloatString(18), billed.FloatString(18))
+	}
+	for _, who := range []string{"user/legacy-batch", "user/lab-notebook"} {
+		if p := seen[who]; p == nil || p["verdict"] != "breaks" || p["ours"] != nil || rat(t, p["billed"]).Sign() <= 0 {
+			t.Errorf("%s: %v", who, p)
+		}
+	}
+	if p := seen["role/waybill/bedrock"]; p == nil || p["ours"] != "gateway" || p["verdict"] != "goes on" {
+		t.Errorf("the gateway's role: %v of %v", p, m["principals"])
+	}
+	// A guard that names other roles than the gateway's would stop the gateway.
+	if m := radar("arn:aws:iam::*:role/other/x-*"); m["breaks_ours"].(float64) == 0 {
+		t.Errorf("a mistaken guard: %v", m)
 	}
 }
 

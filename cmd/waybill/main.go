@@ -49,7 +49,8 @@ Exit codes: 0 done, 1 failed, 2 misused, 3 done and the news is bad.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &waybill.Error{Kind: waybill.Misused, Message: err.Error()}
 	})
-	root.AddCommand(newIngest(out, stderr), newReport(out), newReconcile(out), newRates(out), newKeys(out), newCredentials(out, stderr), newPolicy(out), newGuard(out), newDemo(out, stderr), newAudit(out), newSetup(out), newVersion(out))
+	root.AddCommand(newIngest(out, stderr), newReport(out), newReconcile(out), newRates(out), newKeys(out), newCredentials(out, stderr), newPolicy(out),
+		newAdvise(out, stderr), newAudit(out), newSetup(out), newGuard(out), newDemo(out, stderr), newVersion(out))
 	argumentsAreMisuse(root)
 	err := root.ExecuteContext(ctx)
 	if flushErr := out.Flush(); err == nil {

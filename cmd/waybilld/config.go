@@ -200,6 +200,7 @@ func readConfig(path string) (*config, error) {
 				"role": func(n policy.Node) { c.resolve.role = reference(n); checkRole(n, c.resolve.role) },
 			})
 		},
+		"signing":           func(n policy.Node) { c.signing = n.OneOf("sigv4", "bearer") },
 		"mantleMetadata":    func(n policy.Node) { c.gateway.MantleMetadata = n.Bool() },
 		"profileOnMessages": func(n policy.Node) { c.gateway.ProfileOnMessages = n.Bool() },
 		"workspaceHeaders": func(n policy.Node) {

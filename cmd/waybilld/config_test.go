@@ -67,6 +67,8 @@ func TestSettings(t *testing.T) {
 		{"reload: watch\nresolveProfiles: true\nmantleMetadata: true\n", ""},
 		{"resolveProfiles: {role: 'arn:aws:iam::111122223333:role/profiles'}\n", ""},
 		{"resolveProfiles: {role: profiles}\n", "is not the ARN of a role"},
+		{"signing: bearer\n", ""},
+		{"signing: none\n", `"none" is not known here`},
 		{"reload: never\n", `"never" is not known here`},
 		{"workspaceHeaders: []\n", "a workspace would be chosen by no header"},
 	} {

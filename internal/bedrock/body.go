@@ -18,7 +18,11 @@ type Body struct {
 	// Metadata is the caller's own requestMetadata, which Stamp will replace.
 	Metadata waybill.Tags
 
+	// Resource is what the caller put into tags, of StartAsyncInvoke.
+	Resource waybill.Tags
+
 	src         []byte
+	tags        span // of StartAsyncInvoke
 	metadata    span // requestMetadata
 	own         span // metadata, of OpenAI's shapes
 	model       span // the member that names the model
@@ -96,6 +100,21 @@ func (b *Body) ofConverse(m jsonMember, v []byte, s span, r Route) error {
 			return err
 		}
 		b.Metadata = tags
+	case "tags":
+		if r.Operation != StartAsyncInvoke {
+			return nil
+		}
+		b.tags = s
+		var err error
+		b.Resource, err = resourceTags(v)
+		return err
+	case "projectIdentifier":
+		// A project has tags of its own, which the bill shows: whoever chooses it chooses
+		// who pays.
+		if id, _ := stringOf(v); r.Carrier == MetadataBody && id != "default" && string(v) != "null" {
+			return &waybill.Error{Kind: waybill.Invalid, Code: "WB1209", Message: "the request body chooses a project",
+				Hint: "leave projectIdentifier out: the gateway's operator chooses projects"}
+		}
 	case "serviceTier":
 		b.Tier, _ = stringOf(memberOf(v, "type"))
 	case "performanceConfig":

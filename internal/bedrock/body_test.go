@@ -165,11 +165,11 @@ func TestParseMetadata(t *testing.T) {
 // Callers forge owners by another spelling of the header, or a second one.
 func TestTakeHeaders(t *testing.T) {
 	h := http.Header{"X-Amzn-Bedrock-Request-Metadata": {"1", "2"}, "x-amzn-bedrock-REQUEST-metadata": {"3"}, "X_Amzn_Bedrock_Request_Metadata": {"4"},
-		"Openai-Project": {"5"}, "anthropic-workspace": {"6"}, "Anthropic-Workspace-Id": {"7"}, "X-Amzn-Bedrock-Trace": {"ENABLED"}}
+		"Openai-Project": {"5"}, "anthropic-workspace": {"6"}, "Anthropic-Workspace-Id": {"7"}, "X-Amzn-Bedrock-Projectidentifier": {"8"}, "X-Amzn-Bedrock-Trace": {"ENABLED"}}
 	if diff := cmp.Diff([]string{"1", "2", "4", "3"}, bedrock.TakeMetadata(h)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"7", "5", "6"}, bedrock.TakeProject(h)); diff != "" {
+	if diff := cmp.Diff([]string{"7", "5", "8", "6"}, bedrock.TakeProject(h)); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(http.Header{"X-Amzn-Bedrock-Trace": {"ENABLED"}}, h); diff != "" {

@@ -18,7 +18,12 @@ const (
 // silence: both are sent with one value.
 var WorkspaceHeaders = []string{"anthropic-workspace-id", "anthropic-workspace"}
 
-const projectHeader = "openai-project"
+// The headers that choose a project: of OpenAI's shapes, and of InvokeModel and its
+// stream (member projectIdentifier of the service model, which Converse has in its body).
+const (
+	projectHeader       = "openai-project"
+	invokeProjectHeader = "x-amzn-bedrock-projectidentifier"
+)
 
 // TakeMetadata removes every spelling of the request metadata header and returns the
 // values it had. Names are compared without regard to case, and with underscores as
@@ -30,7 +35,9 @@ func TakeMetadata(h http.Header) []string {
 // TakeProject removes every header that chooses a project or workspace, and returns
 // the values it had.
 func TakeProject(h http.Header) []string {
-	return take(h, func(name string) bool { return name == projectHeader || slices.Contains(WorkspaceHeaders, name) })
+	return take(h, func(name string) bool {
+		return name == projectHeader || name == invokeProjectHeader || slices.Contains(WorkspaceHeaders, name)
+	})
 }
 
 // SetProject chooses a project or workspace on a path of its shape. spellings are those

@@ -226,6 +226,7 @@ func TestUnaryUsage(t *testing.T) {
 			return h
 		}(), `{"outputs":[]}`, bedrock.Reading{Usage: usage(`{"input":9,"output":1}`), From: "headers", Tier: "standard", LatencyMode: "optimized", Whole: true}},
 		{"a guardrail whose units are not told", bedrock.ApplyGuardrail, headers(), `{"action":"NONE"}`, bedrock.Reading{From: "unmetered: the answer has no guardrail units that are understood", Whole: true}},
+		{"guardrail units that are none", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":-1}}`, bedrock.Reading{From: "unmetered: the answer has no guardrail units that are understood", Whole: true}},
 		{"a guardrail's answer that is cut", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":1},"act`, bedrock.Reading{Usage: usage(`{}`), From: "guardrail", GuardrailUnits: 1, Whole: true}},
 		{"a guardrail that did nothing", bedrock.ApplyGuardrail, headers(), `{"usage":{"topicPolicyUnits":0}}`, bedrock.Reading{Usage: usage(`{}`), From: "guardrail", Whole: true}},
 		{"a free path that AWS does not know", bedrock.CountTokens, headers(), `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`,
@@ -546,6 +547,8 @@ func TestUsageFilter(t *testing.T) {
 		{long + first + usage + long + usage + done, long + first + long + done},
 		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
 		{": one\n" + usage + done, ": one\n" + done},
+		{"x\n" + usage + done, done},
+		{"\n\r\n" + usage + done, "\n\r\n" + done},
 		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + ": two\r\n" + done},
 		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
 		{strings.Replace(usage, "[]", "null", 1) + done, done},

@@ -2,6 +2,7 @@ package bedrock
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -85,6 +86,11 @@ type Edits struct {
 	// the CloudTrail event of the call (user guide, "Logging Amazon Bedrock Mantle API
 	// calls with CloudTrail"). Empty: the member stays as it came.
 	Metadata waybill.Tags
+	// Resource goes into the top-level member tags of StartAsyncInvoke (API reference,
+	// "StartAsyncInvoke"): what it makes has them. The caller's own stay, but for keys that
+	// Resource or Reserved has, in whatever case.
+	Resource waybill.Tags
+	Reserved []string
 	// Usage sets stream_options.include_usage.
 	Usage bool
 }
@@ -122,6 +128,13 @@ func (b *Body) Edit(e Edits) ([]byte, error) {
 		} else {
 			head = append([]byte(`"metadata":`), text...)
 		}
+	}
+	if text, change, err := b.mergedResource(e.Resource, e.Reserved); err != nil {
+		return nil, err
+	} else if change && b.tags.found {
+		edits = append(edits, edit{b.tags.valueStart, b.tags.valueEnd, text})
+	} else if change {
+		head = append([]byte(`"tags":`), text...)
 	}
 	if e.Usage && !b.usageAsked {
 		change, err := b.askUsage()
@@ -236,4 +249,72 @@ var errNoStrings = errors.New("a value is no string")
 
 func badMetadata(message, hint string) error {
 	return &waybill.Error{Kind: waybill.Invalid, Code: "WB1208", Message: message, Hint: hint}
+}
+
+// maxResourceTags is what StartAsyncInvoke takes (API reference, "StartAsyncInvoke").
+const maxResourceTags = 200
+
+// A resourceTag is an entry of the member tags.
+type resourceTag struct {
+	Key   *string `json:"key"`
+	Value *string `json:"value"`
+}
+
+// resourceTags reads the member tags: a list of keys and values. Null counts as absent.
+func resourceTags(v []byte) (waybill.Tags, error) {
+	list, err := readResourceTags(v)
+	m := make(map[string]string, len(list))
+	for _, t := range list {
+		m[*t.Key] = *t.Value
+	}
+	return waybill.TagsFromMap(m), err
+}
+
+func readResourceTags(v []byte) ([]resourceTag, error) {
+	var list []resourceTag
+	d := json.NewDecoder(bytes.NewReader(v))
+	d.DisallowUnknownFields()
+	err := d.Decode(&list)
+	for _, t := range list {
+		if t.Key == nil || t.Value == nil {
+			err = errors.New("a tag lacks its key or its value")
+		}
+	}
+	if err != nil || len(list) > maxResourceTags {
+		return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1211", Message: "tags is not a list of at most 200 keys and values", Hint: `write [{"key": "...", "value": "..."}]`}
+	}
+	return list, nil
+}
+
+// mergedResource is the member tags with tags first and then what the caller has put there
+// under other keys. It reports whether that is a change.
+func (b *Body) mergedResource(tags waybill.Tags, reserved []string) (text []byte, change bool, err error) {
+	var kept []resourceTag
+	for k, v := range tags.All() {
+		kept = append(kept, resourceTag{&k, &v})
+	}
+	change = len(kept) > 0
+	if b.tags.found {
+		list, err := readResourceTags(b.src[b.tags.valueStart:b.tags.valueEnd])
+		if err != nil {
+			return nil, false, err
+		}
+		for _, t := range list {
+			taken := slices.ContainsFunc(reserved, func(k string) bool { return strings.EqualFold(k, *t.Key) })
+			for k := range tags.All() {
+				taken = taken || strings.EqualFold(k, *t.Key)
+			}
+			if change = change || taken; !taken {
+				kept = append(kept, t)
+			}
+		}
+	}
+	if len(kept) > maxResourceTags {
+		return nil, false, &waybill.Error{Kind: waybill.Invalid, Code: "WB1211", Message: fmt.Sprintf("the call would have %d tags with the gateway's %d, and it can have %d", len(kept), tags.Len(), maxResourceTags),
+			Hint: fmt.Sprintf("send at most %d of your own", max(0, maxResourceTags-tags.Len()))}
+	}
+	if kept == nil {
+		return []byte("[]"), change, nil
+	}
+	return marshal(kept), change, nil
 }

@@ -253,6 +253,9 @@ func (r *radar) judge(key string, seen []*Sighting) (Suspect, error) {
 	s.Kind = map[iam.CallerKind]string{iam.RoleSession: "role", iam.User: "user", iam.Root: "root user", iam.ServiceCaller: "AWS service"}[callers[0].Kind]
 	s.Principal = callers[0].PrincipalARN()
 	s.Ours = r.ours(key, callers)
+	if s.Ours == "gateway" && r.roles[key] == "" && strings.Contains(s.Principal, ":role/") {
+		s.Why += "; the path of the role is taken from the guard, for the sources leave it out"
+	}
 	if !callers[0].UnderSCP() {
 		s.Verdict, s.Why = NotReached, "service control policies do not reach it"
 		return s, nil

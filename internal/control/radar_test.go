@@ -9,7 +9,7 @@ import (
 	"github.com/waybill-dev/waybill/internal/iam"
 )
 
-func money(t *testing.T, text string) waybill.Money {
+func dollars(t *testing.T, text string) waybill.Money {
 	t.Helper()
 	m, err := waybill.ParseMoney(text)
 	if err != nil {
@@ -24,20 +24,20 @@ func TestRadar(t *testing.T) {
 	const acct = "111122223333"
 	session := func(role, name string) string { return "arn:aws:sts::" + acct + ":assumed-role/" + role + "/" + name }
 	sightings := []Sighting{
-		{Source: "gateway", Principal: session("bedrock", "ann"), Action: "bedrock:InvokeModel", Calls: 90, Metered: money(t, "9.5"), First: day(2), Last: day(30)},
-		{Source: "bill", Principal: session("bedrock", "ann"), Action: "bedrock:InvokeModel", Billed: money(t, "9.75"), First: day(2), Last: day(30)},
-		{Source: "bill", Principal: "arn:aws:iam::" + acct + ":user/legacy", Action: "bedrock:InvokeModel", Billed: money(t, "100.000000000000000001"), First: day(1), Last: day(9)},
-		{Source: "log", Principal: "arn:aws:iam::" + acct + ":user/legacy", Action: "bedrock:InvokeModelWithResponseStream", Calls: 7, Metered: money(t, "90"), First: day(1), Last: day(9)},
-		{Source: "bill", Principal: session("app", "a"), Action: "bedrock-mantle:CreateInference", Billed: money(t, "3"), First: day(3), Last: day(3)},
-		{Source: "bill", Principal: session("app", "b"), Action: "bedrock-mantle:CreateInference", Billed: money(t, "2"), First: day(4), Last: day(4)},
+		{Source: "gateway", Principal: session("bedrock", "ann"), Action: "bedrock:InvokeModel", Calls: 90, Metered: dollars(t, "9.5"), First: day(2), Last: day(30)},
+		{Source: "bill", Principal: session("bedrock", "ann"), Action: "bedrock:InvokeModel", Billed: dollars(t, "9.75"), First: day(2), Last: day(30)},
+		{Source: "bill", Principal: "arn:aws:iam::" + acct + ":user/legacy", Action: "bedrock:InvokeModel", Billed: dollars(t, "100.000000000000000001"), First: day(1), Last: day(9)},
+		{Source: "log", Principal: "arn:aws:iam::" + acct + ":user/legacy", Action: "bedrock:InvokeModelWithResponseStream", Calls: 7, Metered: dollars(t, "90"), First: day(1), Last: day(9)},
+		{Source: "bill", Principal: session("app", "a"), Action: "bedrock-mantle:CreateInference", Billed: dollars(t, "3"), First: day(3), Last: day(3)},
+		{Source: "bill", Principal: session("app", "b"), Action: "bedrock-mantle:CreateInference", Billed: dollars(t, "2"), First: day(4), Last: day(4)},
 		{Source: "cloudtrail", Principal: session("reader", "r"), RoleARN: "arn:aws:iam::" + acct + ":role/x/reader", Action: "bedrock:ListFoundationModels", Calls: 4, First: day(5), Last: day(5)},
 		{Source: "cloudtrail", Principal: session("denied", "r"), RoleARN: "arn:aws:iam::" + acct + ":role/denied", Action: "bedrock:InvokeModel", Calls: 2, Refused: true, First: day(5), Last: day(5)},
-		{Source: "bill", Principal: session("glass-1", "oncall"), Action: "bedrock:InvokeModel", Billed: money(t, "1"), First: day(6), Last: day(6)},
+		{Source: "bill", Principal: session("glass-1", "oncall"), Action: "bedrock:InvokeModel", Billed: dollars(t, "1"), First: day(6), Last: day(6)},
 		{Source: "cloudtrail", Principal: session("AmazonBedrockExecutionRoleForAgents_1", "a"), RoleARN: "arn:aws:iam::" + acct + ":role/service-role/AmazonBedrockExecutionRoleForAgents_1", Action: "bedrock:InvokeModel", Calls: 1, First: day(6), Last: day(6)},
-		{Source: "bill", Principal: session("AWSServiceRoleForX", "s"), Action: "bedrock:InvokeModel", Billed: money(t, "0.5"), First: day(7), Last: day(7)},
+		{Source: "bill", Principal: session("AWSServiceRoleForX", "s"), Action: "bedrock:InvokeModel", Billed: dollars(t, "0.5"), First: day(7), Last: day(7)},
 		{Source: "cloudtrail", Principal: session("keyed", "k"), RoleARN: "arn:aws:iam::" + acct + ":role/keyed", Action: "bedrock:ListInferenceProfiles", Bearer: true, Calls: 1, First: day(8), Last: day(8)},
-		{Source: "bill", Principal: "arn:aws:iam::777788889999:user/boss", Action: "bedrock:InvokeModel", Billed: money(t, "4"), First: day(8), Last: day(8)},
-		{Source: "bill", Billed: money(t, "0.25")},
+		{Source: "bill", Principal: "arn:aws:iam::777788889999:user/boss", Action: "bedrock:InvokeModel", Billed: dollars(t, "4"), First: day(8), Last: day(8)},
+		{Source: "bill", Billed: dollars(t, "0.25")},
 	}
 	g := &Guard{Gateway: "arn:aws:iam::111122223333:role/waybill/gateway", Roles: []string{"arn:aws:iam::*:role/waybill/bedrock"},
 		BreakGlass: BreakGlass{Roles: []string{"arn:aws:iam::*:role/ops/glass-*"}},

@@ -3,6 +3,6 @@
 // and signs requests with them. Callers of it see neither keys nor STS.
 //
 // Files: session.go is the cache, turns.go decides who may ask STS and when, assume.go
-// asks, explain.go says what STS meant, signer.go and sigv4.go sign, broker.go hands
+// asks, explain.go says what STS meant, signer.go, sigv4.go and bearer.go sign, broker.go hands
 // sessions to people who call AWS themselves.
 package credential

@@ -20,7 +20,14 @@ type Signer struct {
 	base     aws.CredentialsProvider
 	own      atomic.Pointer[signingKeys] // the base credentials, as they were last
 	now      func() time.Time
+	keys     bool // short-term keys are sent, not signatures
 }
+
+// UseKeys makes the signer send a short-term Bedrock API key of the session, which is made
+// once, in the place of a signature of each call. The role needs
+// bedrock:CallWithBearerToken, and bedrock-mantle:CallWithBearerToken. It is called before
+// the first call.
+func (s *Signer) UseKeys() { s.keys = true }
 
 // NewSigner makes a signer that takes its sessions from a cache, and signs under the
 // base credentials where no role is named.
@@ -55,6 +62,9 @@ func (s *Signer) SignCall(ctx context.Context, r *http.Request, body []byte, ser
 			return signed, err
 		}
 		keys, signed.PrincipalARN, signed.Dropped = &held.keys, held.PrincipalARN, held.Dropped
+	}
+	if s.keys {
+		return signed, keys.bearer(ctx, r, region, s.now())
 	}
 	keys.sign(r, sha256.Sum256(body), service, region, s.now())
 	return signed, nil

@@ -26,6 +26,7 @@ import (
 type signingKeys struct {
 	aws.Credentials
 	derived atomic.Pointer[derivedKey] // newest first
+	bearers atomic.Pointer[bearerKey]  // newest first
 }
 
 // A derivedKey is good for one day, Region and service. None is changed after.

@@ -206,6 +206,16 @@ func BenchmarkSign(b *testing.B) {
 				}
 			}
 		})
+		b.Run(fmt.Sprintf("key/%dKB", size>>10), func(b *testing.B) {
+			signer := NewSigner(s, nil)
+			signer.UseKeys()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := signer.SignCall(b.Context(), r, body, "bedrock", "us-east-1", w); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run(fmt.Sprintf("sdk/%dKB", size>>10), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

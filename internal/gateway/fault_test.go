@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -401,13 +402,20 @@ func TestCallerLeavesInTheRequest(t *testing.T) {
 func TestCallerLeavesBeforeTheCallDoes(t *testing.T) {
 	noGrowth(t)
 	s := newStand(t, nil)
-	s.world.BreakSTS(true)
-	s.sign(t, credential.Config{Backoff: 100 * time.Millisecond, MaxBackoff: 100 * time.Millisecond})
+	back := make(chan bool)
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-back
+		s.world.Handler().ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	s.aws = slow.URL
+	s.sign(t, credential.Config{CallTimeout: time.Minute})
 	conn := s.start(t, "a", answerPath, hello)
 	until(t, "the call is under way", func() bool { return s.sessions.Stats().Waiters == 1 })
 	conn.Close()
 	until(t, "nobody waits", func() bool { return s.sessions.Stats().Waiters == 0 })
-	s.world.BreakSTS(false)
+	close(back)
+	until(t, "STS is back", func() bool { return s.sessions.Stats().Assumed == 1 })
 	b := s.booked(t)
 	s.balancedWithWorld(t, b)
 	if v := b.byName["a"]; v.Outcome != waybill.Refused || v.Usage != waybill.NewUsage() || len(s.world.Calls()) != 0 {

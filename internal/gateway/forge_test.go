@@ -161,6 +161,8 @@ func TestCallersCannotChooseWhoTheyAre(t *testing.T) {
 		{name: "our own headers for role and session", header: h("X-Waybill-Role", "admin", "X-Waybill-Session-Name", "admin", "X-Waybill-Caller", "admin", "X-Forwarded-User", "admin")},
 		{name: "a signature beside the token", header: h("X-Amz-Date", "20260101T000000Z", "X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")},
 		{name: "project and workspace", header: h("OpenAI-Project", "proj_other", "anthropic-workspace", "proj_other", "anthropic-workspace-id", "proj_other")},
+		{name: "the project of InvokeModel", header: h("X-Amzn-Bedrock-ProjectIdentifier", "proj_other")},
+		{name: "the project of Converse", body: `{"projectIdentifier":"proj_other","messages":[{"role":"user","content":[{"text":"hi"}]}]}`, refused: true},
 		{name: "the query", path: converse + "?team=ads&user=admin&X-Waybill-Tags=team=ads", refused: true},
 		{name: "a claim named like a tag", claims: map[string]any{"user": "admin", "unit": "u-2", "tags": map[string]any{"team": "ads"}}},
 		{name: "AWS's claim for session tags", claims: map[string]any{"https://aws.amazon.com/tags": map[string]any{"principal_tags": map[string]any{"team": []string{"ads"}}}}},
@@ -194,6 +196,11 @@ func TestCallersCannotChooseWhoTheyAre(t *testing.T) {
 			continue
 		}
 		c := calls[0]
+		for name, values := range c.Header {
+			if strings.Contains(strings.Join(values, " "), "proj_other") {
+				t.Errorf("%s: AWS saw %s: %s", a.name, name, values)
+			}
+		}
 		want := map[string]string{"team": "search", "user": "user-17", "unit": "u-1", "stage": "dev"}
 		for k, v := range want {
 			if c.Metadata[k] != v || c.SessionTags[k] != v {

@@ -301,6 +301,9 @@ func (c *call) admit(r *http.Request) error {
 		for k, v := range parsed.Metadata.All() {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "requestMetadata"})
 		}
+		for k, v := range parsed.Resource.All() {
+			asked = append(asked, policy.Asked{Key: k, Value: v, From: "tags"})
+		}
 		policy.Order(asked)
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
@@ -358,11 +361,23 @@ func (c *call) findRoute(r *http.Request) error {
 	var err error
 	if c.route, err = bedrock.FindRoute(r.Method, path, endpoint); err != nil {
 		c.route.Shape = bedrock.ShapeOf(path)
+		if e, ok := errors.AsType[*waybill.Error](err); ok && e.Kind == waybill.Unsupported {
+			e.Hint = c.config.around()
+		}
 		return err
 	}
 	c.path, c.query = path, query
 	c.record.Operation, c.record.ModelID, c.record.Streamed = string(c.route.Operation), c.route.ModelID, c.route.EventStream
 	return nil
+}
+
+// around is how a caller can do what the gateway cannot: bidirectional streams are signed
+// piece by piece, by whoever holds the session.
+func (c *Config) around() string {
+	if slices.ContainsFunc(c.Roles, func(r Role) bool { return r.Broker }) {
+		return "take a role session of your own from POST /waybill/credentials here, as `waybill credentials` does, and call bedrock-runtime with it directly"
+	}
+	return "call bedrock-runtime directly with a session from `waybill credentials`; through this gateway there is none: no role of its operator's has broker: true"
 }
 
 func (c *call) readBody(r *http.Request) ([]byte, error) {
@@ -531,15 +546,21 @@ func (c *call) stamp(parsed *bedrock.Body) error {
 		carried = append(carried, "resource")
 	}
 	edits := bedrock.Edits{Model: c.modelInBody}
-	if c.config.MantleMetadata && c.record.Endpoint == waybill.Mantle && (c.route.Operation == bedrock.ChatCompletions || c.route.Operation == bedrock.Responses) {
+	if c.config.MantleMetadata && c.route.Audited {
 		edits.Metadata = c.trail()
 		carried = append([]string{"request"}, carried...)
+	}
+	if c.route.Operation == bedrock.StartAsyncInvoke {
+		edits.Resource, edits.Reserved = c.decision.Resource, c.config.Policy.Keys()
+		if edits.Resource.Len() > 0 {
+			carried = append(carried, "resource")
+		}
 	}
 	if c.config.InsertUsage && c.route.Operation == bedrock.ChatCompletions && parsed.Stream && !parsed.AsksUsage() {
 		edits.Usage, c.addUsage = true, true
 	}
 	c.record.Carried = strings.Join(carried, ",")
-	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 {
+	if edits.Model == "" && !edits.Usage && edits.Metadata.Len() == 0 && c.route.Operation != bedrock.StartAsyncInvoke {
 		return nil
 	}
 	body, err := parsed.Edit(edits)
