@@ -25,11 +25,12 @@ import (
 	"github.com/waybill-dev/waybill/internal/control"
 	"github.com/waybill-dev/waybill/internal/iam"
 	"github.com/waybill-dev/waybill/internal/ledger"
+	"github.com/waybill-dev/waybill/internal/policy"
 )
 
 // guardOptions say who may reach Bedrock: a file, and flags that win over it.
 type guardOptions struct {
-	config               string
+	config, policy       string
 	gateway, account     string
 	roles, closed        []string
 	glassRoles, except   []string
@@ -44,6 +45,7 @@ type guardOptions struct {
 func (o *guardOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.config, "config", "", "guard file (YAML); flags win over it. docs/control/guard.md describes it")
+	f.StringVar(&o.policy, "policy", "", "tag policy: its required session keys are required here too, and no others are allowed than its session keys")
 	f.StringVar(&o.gateway, "gateway", "", "ARN of the role that the gateway runs as")
 	f.StringSliceVar(&o.roles, "role", nil, "ARN, or pattern of ARNs, of the roles under which the gateway calls Bedrock")
 	f.StringVar(&o.account, "account", "", "account of those roles (default: from --role)")
@@ -113,6 +115,9 @@ func (o *guardOptions) read(c *cobra.Command) (control.Guard, error) {
 			g.Require = append(g.Require, one)
 		}
 	}
+	if err := o.byPolicy(&g); err != nil {
+		return g, err
+	}
 	if changed("source-identity") {
 		g.SourceIdentity = o.sourceIdentity
 	}
@@ -123,6 +128,30 @@ func (o *guardOptions) read(c *cobra.Command) (control.Guard, error) {
 		g.SCPs = o.scps
 	}
 	return g, nil
+}
+
+// byPolicy takes the session keys of the tag policy. Their values are the policy's to
+// judge, which knows aliases and pseudonyms: here they must be there.
+func (o *guardOptions) byPolicy(g *control.Guard) error {
+	if o.policy == "" {
+		return nil
+	}
+	src, err := os.ReadFile(o.policy)
+	if err != nil {
+		return &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("policy: %v", err)}
+	}
+	p, err := policy.Parse(o.policy, src, policy.Options{HashKey: []byte(tryingKey), Open: os.ReadFile})
+	if err != nil {
+		return &waybill.Error{Kind: waybill.Misused, Message: err.Error(), Hint: "waybill policy lint " + o.policy + " shows what is wrong"}
+	}
+	session := p.KeysOn(policy.OnSession)
+	g.AllowTags = append(slices.Clone(g.AllowTags), session...)
+	for _, key := range p.Required() {
+		if slices.Contains(session, key) && !slices.ContainsFunc(g.Require, func(r control.Required) bool { return strings.EqualFold(r.Key, key) }) {
+			g.Require = append(g.Require, control.Required{Key: key})
+		}
+	}
+	return nil
 }
 
 type guardCommand struct {
@@ -364,6 +393,9 @@ func proofText(out io.Writer, proof *control.Proof, warnings []string) {
 		fmt.Fprintf(out, "  must %s: %s\n  is %s", f.Want, f.Why, f.Got)
 		if f.Sid != "" {
 			fmt.Fprintf(out, " by %s, statement %s", f.Policy, f.Sid)
+		}
+		if len(f.Missing) > 0 {
+			fmt.Fprintf(out, ": it hangs on %s, which generated requests do not have", strings.Join(f.Missing, ", "))
 		}
 		fmt.Fprintf(out, "\n  caller %s", f.Request.Caller.ARN)
 		for k, v := range waybill.TagsFromMap(f.Request.Caller.Tags).All() {

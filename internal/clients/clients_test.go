@@ -51,8 +51,10 @@ var (
 	anthropicSigned = []string{"ANTHROPIC_BEDROCK_BASE_URL={url}", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}"}
 	anthropicPlain  = []string{"ANTHROPIC_BASE_URL={url}/anthropic", "ANTHROPIC_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "ANTHROPIC_API_KEY={bearer}", "CLIENT=Anthropic", "MODEL=" + claude}
 	anthropicMantle = []string{"ANTHROPIC_BEDROCK_MANTLE_BASE_URL={url}/anthropic", "ANTHROPIC_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "AWS_BEARER_TOKEN_BEDROCK={bearer}", "CLIENT=AnthropicBedrockMantle", "MODEL=anthropic.claude-haiku-4-5"}
-	openAIRuntime   = []string{"OPENAI_BASE_URL={url}/openai/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b-1:0", "RESPONSES_MODEL=us.openai.gpt-5.6-sol"}
-	openAIMantle    = []string{"OPENAI_BASE_URL={url}/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b", "EMBEDDING_MODEL=cohere.embed-v4"}
+	openAIRuntime   = []string{"OPENAI_BASE_URL={url}/openai/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "CLIENT=OpenAI", "MODEL=openai.gpt-oss-120b-1:0", "RESPONSES_MODEL=us.openai.gpt-5.6-sol"}
+	openAIBearer    = []string{"AWS_BEDROCK_BASE_URL={url}/v1", "AWS_BEARER_TOKEN_BEDROCK={bearer}", "CLIENT=BedrockOpenAI", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b"}
+	openAISigned    = []string{"AWS_BEDROCK_BASE_URL={url}/v1", "AWS_ACCESS_KEY_ID={id}", "AWS_SECRET_ACCESS_KEY={secret}", "CLIENT=BedrockOpenAI", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b"}
+	openAIMantle    = []string{"OPENAI_BASE_URL={url}/v1", "OPENAI_CUSTOM_HEADERS=X-Waybill-Tags: purpose=tests", "OPENAI_API_KEY={bearer}", "CLIENT=OpenAI", "MODEL=openai.gpt-oss-120b", "RESPONSES_MODEL=openai.gpt-oss-120b", "EMBEDDING_MODEL=cohere.embed-v4"}
 )
 
 // mantle is a name by which a gateway tells calls to bedrock-mantle, where their path does
@@ -80,6 +82,8 @@ var clients = []client{
 	{"anthropic-py-mantle", "py/with_anthropic.py", anthropicMantle, onMantle, mantle},
 	{"openai-py-runtime", "py/with_openai.py", openAIRuntime, stainless, ""},
 	{"openai-py-mantle", "py/with_openai.py", openAIMantle, onMantle, ""},
+	{"openai-py-bedrock-bearer", "py/with_openai.py", openAIBearer, onMantle, ""},
+	{"openai-py-bedrock-signed", "py/with_openai.py", openAISigned, onMantle, ""},
 	{"langchain-py", "py/with_langchain.py", bearer, smithy, ""},
 }
 

@@ -462,3 +462,22 @@ func TestCounterExampleIsSmall(t *testing.T) {
 		}
 	}
 }
+
+// A policy may hang on what generated requests do not have: then nothing is proven, and it
+// is not guessed that AWS would not have it either.
+func TestProofDoesNotGuess(t *testing.T) {
+	p, err := guards()["pattern"].Write()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Documents[0].JSON = []byte(strings.Replace(string(p.Documents[0].JSON), `{"ArnNotLike":`, `{"StringNotEquals":{"aws:PrincipalOrgID":"o-ours"},"ArnNotLike":`, 1))
+	proof, err := p.Prove(ProofOptions{Requests: 5_000, Seed: 1})
+	if err != nil || len(proof.Failures) == 0 {
+		t.Fatalf("%v, %+v", err, proof)
+	}
+	for _, f := range proof.Failures {
+		if f.Got != string(iam.Undecided) || !slices.Equal(f.Missing, []string{"aws:principalorgid"}) {
+			t.Errorf("%+v", f)
+		}
+	}
+}

@@ -33,13 +33,16 @@ type ProvedLayer struct {
 // A CounterExample is a request that came out otherwise than it must, with all left out that
 // makes no difference.
 type CounterExample struct {
-	Layer   string      `json:"layer"`
-	Who     string      `json:"who"`
-	Want    string      `json:"want"`
-	Got     string      `json:"got"`
-	Why     string      `json:"why"` // why it must be so
-	Policy  string      `json:"policy,omitempty"`
-	Sid     string      `json:"sid,omitempty"`
+	Layer  string `json:"layer"`
+	Who    string `json:"who"`
+	Want   string `json:"want"`
+	Got    string `json:"got"`
+	Why    string `json:"why"` // why it must be so
+	Policy string `json:"policy,omitempty"`
+	Sid    string `json:"sid,omitempty"`
+	// Missing are condition keys of the policies that generated requests do not have and
+	// that Got, being undecided, hangs on.
+	Missing []string    `json:"missing,omitempty"`
 	Request iam.Request `json:"request"`
 	// Alike are further requests of the same caller, with the same outcome.
 	Alike int `json:"alike"`
@@ -107,6 +110,7 @@ type prover struct {
 	scps                  []*iam.Policy
 	role, trust, endpoint *iam.Policy
 	everything            *iam.Policy // FullAWSAccess, and administrators of an account
+	unknown               []string    // condition keys of the policies that requests do not have
 	classes               []*callerClass
 	rng                   *rand.Rand
 }
@@ -133,9 +137,20 @@ func (p *Policies) read() (*prover, error) {
 		case iam.Endpoint:
 			v.endpoint = doc
 		}
+		for _, k := range doc.Keys() {
+			if !slices.ContainsFunc(generatedKeys, func(g string) bool { return k == g || strings.HasSuffix(g, "/") && strings.HasPrefix(k, g) }) {
+				v.unknown = append(v.unknown, k)
+			}
+		}
 	}
 	return v, nil
 }
+
+// generatedKeys are the condition keys that generated requests have, or lack as AWS's own
+// would. What hangs on another one is undecided: it is not guessed that AWS has none.
+var generatedKeys = []string{"aws:principalarn", "aws:principalaccount", "aws:principaltype", "aws:principalisawsservice", "aws:principalservicename", "aws:username",
+	"aws:principaltag/", "aws:requesttag/", "aws:tagkeys", "aws:requestedregion", "aws:sourcevpce", "aws:viaawsservice", "aws:calledvialast",
+	"bedrock:bearertokentype", "bedrock-mantle:bearertokentype", "iam:servicespecificcredentialservicename", "sts:externalid"}
 
 // Prove asks the policies about generated requests: the gateway passes, everybody else is
 // denied, and nothing outside Bedrock changes. It fails where a policy cannot be evaluated.
@@ -693,7 +708,7 @@ func (v *prover) mustTrust(s *scenario) (want, string) {
 
 // ask is the request of a scenario, and the policies that AWS would consult.
 func (v *prover) ask(s *scenario) (iam.Request, iam.Policies) {
-	r := iam.Request{Caller: s.class.caller, Action: s.action, Resource: s.resource, ResourceAccount: "", Context: make(map[string][]string)}
+	r := iam.Request{Caller: s.class.caller, Action: s.action, Resource: s.resource, Context: make(map[string][]string), Unknown: v.unknown}
 	r.Caller.Tags = s.tags
 	put := func(key, value string) {
 		if value != "" {
@@ -792,5 +807,5 @@ func (v *prover) example(s *scenario) (CounterExample, error) {
 	r, p := v.ask(s)
 	got, err := iam.Evaluate(&r, &p)
 	return CounterExample{Layer: string(s.layer), Who: s.class.name, Want: string(must), Got: cmp.Or(string(got.Outcome), "nothing"), Why: why,
-		Policy: got.Policy, Sid: got.Sid, Request: r}, err
+		Policy: got.Policy, Sid: got.Sid, Missing: got.Missing, Request: r}, err
 }

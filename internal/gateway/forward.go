@@ -97,9 +97,14 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	case bedrock.DeleteResponse:
 		method = http.MethodDelete
 	}
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(c.body))
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("request to AWS: %w", err)
+	}
+	if len(c.body) > 0 {
+		r.ContentLength = int64(len(c.body))
+		r.GetBody = func() (io.ReadCloser, error) { return &sentBody{left: c.body}, nil }
+		r.Body = &sentBody{left: c.body}
 	}
 	r.URL = u // as it came, escapes and all
 	r.Header = c.header.Clone()
@@ -117,6 +122,31 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// A sentBody lets go of its bytes when it is closed, which net/http does when it has sent
+// them: it keeps the request for as long as the answer lasts, and prompts are long.
+type sentBody struct {
+	mu   sync.Mutex // guards left: a request may be given up while it is being sent
+	left []byte
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
+}
+
+func (b *sentBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = nil
+	return nil
 }
 
 // ownFailures are AWS's refusals of our signature, in the words of its services: the

@@ -61,7 +61,45 @@ func TestSlowSides(t *testing.T) {
 	}
 }
 
-// long is an answer that no buffer on the way holds.
+// A prompt takes memory until AWS has it, and not for as long as the answer lasts.
+func TestPromptIsNotKept(t *testing.T) {
+	noGrowth(t)
+	over := make(chan bool)
+	p := newPeer(t, func(v *visit) bool {
+		v.body = nil
+		v.say(eventHead, chunkedHead, chunk(smallStream[:len(smallStream)/2]))
+		<-over
+		v.say(chunk(smallStream[len(smallStream)/2:]), "0\r\n\r\n")
+		return true
+	})
+	s := p.before(t, nil)
+	const streams, size = 8, 1 << 20
+	long := strings.Replace(hello, "hi", strings.Repeat("x", size), 1)
+	var conns []*net.TCPConn
+	before := heap()
+	for i := range streams {
+		conn := s.start(t, fmt.Sprint(i), streamPath, long)
+		readTo(t, conn, "hi")
+		conns = append(conns, conn)
+	}
+	if grown := heap() - before; grown > streams*size/4 {
+		t.Errorf("%d streams whose prompts have %d MB each hold %d MB", streams, size>>20, grown>>20)
+	}
+	close(over)
+	for _, conn := range conns {
+		drainTo(t, conn)
+		conn.Close()
+	}
+	b := s.booked(t)
+	p.balanced(t, b)
+	for _, v := range b.closed {
+		if v.Outcome != waybill.Completed || v.RequestBytes < size {
+			t.Errorf("recorded as %s of %d bytes", v.Outcome, v.RequestBytes)
+		}
+	}
+}
+
+// longFrames is how long an answer is that no buffer on the way holds.
 const longFrames = 256
 
 var longFrame = string(fakeaws.Frame("event", "contentBlockDelta", []byte(`{"delta":{"text":"`+strings.Repeat("x", 128<<10)+`"}}`)))

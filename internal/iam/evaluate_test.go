@@ -311,3 +311,10 @@ func TestNeverGuess(t *testing.T) {
 		t.Error("a pattern is no action")
 	}
 }
+
+func TestKeys(t *testing.T) {
+	p := mustParse(t, Identity, document(`{"Effect":"Allow","Action":"*","Resource":"arn:aws:s3:::b/${aws:username}","Condition":{"StringEquals":{"aws:PrincipalTag/Team":"${aws:RequestTag/Team}"},"Null":{"aws:username":"false"}}}`))
+	if got := strings.Join(p.Keys(), " "); got != "aws:principaltag/team aws:requesttag/team aws:username" {
+		t.Error(got)
+	}
+}

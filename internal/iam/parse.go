@@ -62,7 +62,8 @@ func (k Kind) Limit() Limit {
 	case Trust:
 		return Limit{Default: 2_048, Most: 4_096}
 	case ServiceControl:
-		return Limit{Default: 5_120, Most: 5_120, Spaces: true}
+		// Pages of different age say 5,120 and 10,240: written within the one, read up to the other.
+		return Limit{Default: 5_120, Most: 10_240, Spaces: true}
 	}
 	return Limit{Default: 20_480, Most: 20_480, Spaces: true}
 }
@@ -79,6 +80,32 @@ type Policy struct {
 	Statements []Statement
 	// Size is the number of characters that count towards the limit of the kind.
 	Size int
+}
+
+// Keys are the condition keys that a decision by the policy may hang on, in lower case:
+// those of its conditions and of its policy variables.
+func (p *Policy) Keys() []string {
+	var out []string
+	add := func(t pattern) {
+		for _, part := range t {
+			if part.variable != "" {
+				out = append(out, part.variable)
+			}
+		}
+	}
+	for _, s := range p.Statements {
+		for _, r := range s.resources {
+			add(r)
+		}
+		for _, c := range s.Conditions {
+			out = append(out, c.folded)
+			for _, o := range c.operands {
+				add(o.text)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // A Statement is one statement. A list and its negation are never both there; Negated

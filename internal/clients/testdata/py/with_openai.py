@@ -1,13 +1,15 @@
-"""openai. Tags: OPENAI_CUSTOM_HEADERS, or default headers."""
+"""OpenAI and BedrockOpenAI of openai. Tags: OPENAI_CUSTOM_HEADERS, which BedrockOpenAI
+does not read, or default headers."""
 
 import os
 
+import openai
 import say
-from openai import OpenAI
 
 model = os.environ["MODEL"]
 reasoner = os.environ["RESPONSES_MODEL"]
-client = OpenAI(max_retries=1)
+make = getattr(openai, os.environ["CLIENT"])
+client = make(max_retries=1, default_headers=say.tag_header if make is openai.BedrockOpenAI else None)
 
 
 def ask(content, **more):
@@ -49,9 +51,8 @@ def embed():
 
 
 def untagged():
-    del os.environ["OPENAI_CUSTOM_HEADERS"]
-    client = OpenAI()
-    return client.chat.completions.create(**ask(say.question))
+    os.environ.pop("OPENAI_CUSTOM_HEADERS", None)
+    return make().chat.completions.create(**ask(say.question))
 
 
 cases = {
