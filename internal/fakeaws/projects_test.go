@@ -19,7 +19,7 @@ const projectsPath = "/v1/organization/projects"
 // as it is.
 func TestProjects(t *testing.T) {
 	s := newStand(t, func(c *Config) { c.Projects = nil })
-	key := []string{"Authorization", "Bearer " + sign(t, time.Now())} // a long-term key only reads
+	key := []string{"Authorization", "Bearer " + sign(t, time.Now(), 3600)} // a long-term key only reads
 	made := s.post(Mantle, projectsPath, `{"name":"Search","tags":{"CostCenter":"21524"},"geography":"moon"}`, key...)
 	id, _ := made.json["id"].(string)
 	if made.status != 200 || !strings.HasPrefix(id, "proj_") || made.json["arn"] != "arn:aws:bedrock-mantle:us-east-1:111122223333:project/"+id ||
