@@ -241,28 +241,28 @@ type UsageTotal struct {
 }
 
 // MarshalJSON writes known usage as an object of its kinds, unknown usage as null.
-func (u Usage) MarshalJSON() ([]byte, error) {
+func (u Usage) MarshalJSON() ([]byte, error) { return u.appendJSON(nil), nil }
+
+func (u Usage) appendJSON(b []byte) []byte {
 	if !u.Known {
-		return []byte("null"), nil
+		return append(b, "null"...)
 	}
-	b := []byte{'{'}
+	b = append(b, '{')
+	from := len(b)
 	for k, n := range u.All() {
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
 		b = append(b, '"')
 		b = append(b, k...)
 		b = append(b, '"', ':')
-		b = strconv.AppendInt(b, n, 10)
+		b = append(strconv.AppendInt(b, n, 10), ',')
 	}
 	if u.Reasoning != 0 {
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
 		b = append(b, `"reasoning":`...)
-		b = strconv.AppendInt(b, u.Reasoning, 10)
+		b = append(strconv.AppendInt(b, u.Reasoning, 10), ',')
 	}
-	return append(b, '}'), nil
+	if len(b) > from {
+		b = b[:len(b)-1] // the last comma
+	}
+	return append(b, '}')
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. An unknown kind is an error: it would

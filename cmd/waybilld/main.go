@@ -33,6 +33,7 @@ import (
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/journal"
 	"github.com/waybill-dev/waybill/internal/profile"
+	"github.com/waybill-dev/waybill/internal/upstream"
 )
 
 const usage = `waybilld: the Waybill gateway for Amazon Bedrock
@@ -115,6 +116,7 @@ func build() string {
 func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	keepHeadroom()
 
 	who := new(whoCalls)
 	if err := who.change(ctx, c.callers); err != nil {
@@ -268,9 +270,9 @@ func protocols() *http.Protocols {
 // address translation drops them.
 func transport(c *config) http.RoundTripper {
 	dialer := &net.Dialer{Timeout: c.timeouts.connect, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: 5}}
-	return &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
-		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: c.timeouts.tls,
-		WriteBufferSize: 32 << 10} // a read buffer of its own would be held by each open stream, and larger pieces pass it by
+	others := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, DisableCompression: true, MaxIdleConns: 4096, MaxIdleConnsPerHost: 2048,
+		IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: c.timeouts.tls}
+	return &upstream.Client{Dial: dialer.DialContext, HandshakeTimeout: c.timeouts.tls, Proxy: http.ProxyFromEnvironment, Others: others}
 }
 
 // newCatalogue looks up the models behind inference profiles, under a role or the

@@ -23,6 +23,7 @@ usage: go run ./internal/bench [--quick] [--json FILE] [--markdown FILE]
   --markdown FILE   the section of docs/performance.md; - is stdout
   --only A,B        these contestants: direct, nginx, proxy, sigv4, waybilld
   --measure A,B     these measures: cpu1, cpu20, cpu200, latency, streams, ttfb, start, memory
+  --point DURATION  the length of a point under load, 2s if not told
   --waybilld FILE   the gateway's program, if not one that is built from here
   --dir DIR         where contestants keep their files, the journal among them, and leave
                     them; otherwise a folder here, which is removed
@@ -62,6 +63,7 @@ func command(ctx context.Context, args []string) error {
 	jsonFile, markdown := flags.String("json", "", ""), flags.String("markdown", "", "")
 	only, measures := flags.String("only", "", ""), flags.String("measure", "", "")
 	waybilld, dir, profiles := flags.String("waybilld", "", ""), flags.String("dir", "", ""), flags.String("profiles", "", "")
+	length := flags.Duration("point", 0, "")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -73,6 +75,9 @@ func command(ctx context.Context, args []string) error {
 		o = quickOptions()
 	}
 	o.waybilld, o.dir, o.profiles, o.only, o.measures = *waybilld, *dir, *profiles, list(*only), list(*measures)
+	if *length > 0 {
+		o.point = *length
+	}
 	for _, d := range []string{o.dir, o.profiles} {
 		if d != "" {
 			if err := os.MkdirAll(d, 0o700); err != nil {

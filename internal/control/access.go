@@ -34,13 +34,22 @@ type Access struct {
 	// PathStyle asks for buckets by path, as stand-ins for S3 want it.
 	PathStyle bool
 
-	mu       sync.Mutex // guards accounts
-	accounts map[string]aws.CredentialsProvider
+	mu       sync.Mutex // guards all below
+	accounts map[string]*account
+	clients  map[[2]string]*clients
+}
+
+// An account is the credentials for an account, and whose they turned out to be.
+type account struct {
+	credentials aws.CredentialsProvider
+
+	mu     sync.Mutex // guards caller
+	caller string     // ARN; empty until AWS has said it
 }
 
 // NewAccess makes an Access that can only read.
 func NewAccess(base aws.Config, d *Declaration) *Access {
-	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]aws.CredentialsProvider), Mantle: "https://bedrock-mantle.{region}.api.aws"}
+	a := &Access{base: base, roles: make(map[string]string), accounts: make(map[string]*account), clients: make(map[[2]string]*clients), Mantle: "https://bedrock-mantle.{region}.api.aws"}
 	for _, account := range d.Accounts {
 		a.roles[account.ID] = account.Role
 	}
@@ -49,8 +58,7 @@ func NewAccess(base aws.Config, d *Declaration) *Access {
 
 // ForChanges is the same Access, and may change things.
 func (a *Access) ForChanges() *Access {
-	b := &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]aws.CredentialsProvider)}
-	return b
+	return &Access{base: a.base, roles: a.roles, writable: true, Mantle: a.Mantle, PathStyle: a.PathStyle, accounts: make(map[string]*account), clients: make(map[[2]string]*clients)}
 }
 
 // reads says whether an operation changes nothing, by its name: AWS keeps to these verbs.
@@ -73,27 +81,42 @@ func readOnly(stack *middleware.Stack) error {
 	}), middleware.After)
 }
 
-// config is the configuration for an account and a Region.
-func (a *Access) config(account, region string) aws.Config {
-	c := a.base.Copy()
-	c.Region = region
-	if role := a.roles[account]; role != "" {
-		a.mu.Lock()
-		if a.accounts[account] == nil {
-			a.accounts[account] = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(a.base), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "waybill-control" }))
+// account is the credentials for an account: of the role declared for it, or those at hand.
+// The caller holds the lock.
+func (a *Access) account(id string) *account {
+	if a.accounts[id] == nil {
+		c := a.base.Credentials
+		if role := a.roles[id]; role != "" {
+			c = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(a.base), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "waybill-control" }))
 		}
-		c.Credentials = a.accounts[account]
-		a.mu.Unlock()
+		a.accounts[id] = &account{credentials: c}
 	}
-	if !a.writable {
-		c.APIOptions = append(c.APIOptions, readOnly)
+	return a.accounts[id]
+}
+
+// confirm says who asks, and that the credentials are of the account that is meant. Nothing
+// else is asked, or changed, before: credentials of another account would answer for it.
+func (c *clients) confirm(ctx context.Context) (string, error) {
+	c.who.mu.Lock()
+	defer c.who.mu.Unlock()
+	if c.who.caller != "" {
+		return c.who.caller, nil
 	}
-	return c
+	out, err := c.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", err
+	}
+	if got := aws.ToString(out.Account); got != c.account {
+		return "", fmt.Errorf("the credentials are of account %s, not %s: declare a role for the account", got, c.account)
+	}
+	c.who.caller = aws.ToString(out.Arn)
+	return c.who.caller, nil
 }
 
 // clients ask one account in one Region.
 type clients struct {
-	config  aws.Config
+	account string
+	who     *account
 	bedrock *bedrock.Client
 	s3      *s3.Client
 	logs    *cloudwatchlogs.Client
@@ -108,13 +131,29 @@ type clients struct {
 	mantle  *mantle
 }
 
+// at gives the clients for an account and a Region, always the same.
 func (a *Access) at(account, region string) *clients {
-	c := a.config(account, region)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := [2]string{account, region}
+	if a.clients[key] == nil {
+		a.clients[key] = a.open(account, region)
+	}
+	return a.clients[key]
+}
+
+func (a *Access) open(account, region string) *clients {
+	who := a.account(account)
+	c := a.base.Copy()
+	c.Region, c.Credentials = region, who.credentials
+	if !a.writable {
+		c.APIOptions = append(c.APIOptions, readOnly)
+	}
 	global := c.Copy()
 	if partition(region) == "aws" {
 		global.Region = "us-east-1"
 	}
-	return &clients{config: c,
+	return &clients{account: account, who: who,
 		bedrock: bedrock.NewFromConfig(c),
 		s3:      s3.NewFromConfig(c, func(o *s3.Options) { o.UsePathStyle = a.PathStyle }),
 		logs:    cloudwatchlogs.NewFromConfig(c),

@@ -122,6 +122,9 @@ func (s *Step) region() string {
 // perform makes one call. A kind of input that is not here cannot be applied, whatever a
 // plan says.
 func (c *clients) perform(ctx context.Context, input any) error {
+	if _, err := c.confirm(ctx); err != nil {
+		return err
+	}
 	var err error
 	switch in := input.(type) {
 	case *bedrock.PutModelInvocationLoggingConfigurationInput:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
@@ -461,6 +462,7 @@ func TestControls(t *testing.T) {
 	for _, tt := range cases {
 		covered[tt.control] = true
 		t.Run(tt.control+"/"+tt.says, func(t *testing.T) {
+			t.Parallel()
 			s := newSetting(t)
 			s.good()
 			if found := s.audit(); len(of(found, tt.control, Holds)) == 0 || len(of(found, tt.control, Fails)) > 0 {
@@ -530,30 +532,33 @@ func TestInterruptedSetUpIsFinishedByTheNext(t *testing.T) {
 	}
 	for n := 1; n <= writes; n++ {
 		for _, cut := range []bool{false, true} {
-			s := newSetting(t)
-			count := 0 // under the plane's lock
-			s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
-				if c.Write {
-					count++
+			t.Run(fmt.Sprintf("%d/%t", n, cut), func(t *testing.T) {
+				t.Parallel()
+				s := newSetting(t)
+				count := 0 // under the plane's lock
+				s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
+					if c.Write {
+						count++
+					}
+					switch {
+					case !c.Write || count < n:
+						return nil
+					case count == n && cut:
+						return &fakeaws.ControlFault{Cut: true}
+					}
+					return &fakeaws.ControlFault{Status: 503, ErrorType: "ServiceUnavailable", Message: "gone"}
+				})
+				if _, err := s.setUp(); err == nil {
+					t.Fatalf("change %d was broken, and nobody says so", n)
 				}
-				switch {
-				case !c.Write || count < n:
-					return nil
-				case count == n && cut:
-					return &fakeaws.ControlFault{Cut: true}
+				s.plane.SetFault(nil)
+				s.good()
+				for _, f := range s.audit() {
+					if f.Status != Holds {
+						t.Errorf("cut off at change %d (done: %t), then run again: %s", n, cut, show([]Finding{f}))
+					}
 				}
-				return &fakeaws.ControlFault{Status: 503, ErrorType: "ServiceUnavailable", Message: "gone"}
 			})
-			if _, err := s.setUp(); err == nil {
-				t.Fatalf("change %d was broken, and nobody says so", n)
-			}
-			s.plane.SetFault(nil)
-			s.good()
-			for _, f := range s.audit() {
-				if f.Status != Holds {
-					t.Errorf("cut off at change %d (done: %t), then run again: %s", n, cut, show([]Finding{f}))
-				}
-			}
 		}
 	}
 }
@@ -671,6 +676,15 @@ func TestWrongAccountIsSaid(t *testing.T) {
 	in := s.inquiry()
 	if got := in.Snapshot.Accounts[1].Caller.Refused; !strings.Contains(got, "not 111122223333") {
 		t.Errorf("the account says %q", got)
+	}
+	for _, f := range in.Judge() {
+		if f.Account == member && f.Status != Unknown {
+			t.Errorf("of an account that nobody asked: %s", show([]Finding{f}))
+		}
+	}
+	step := Step{Account: member, Action: "iam:TagRole", Input: &iam.TagRoleInput{RoleName: aws.String("production")}}
+	if err := Apply(t.Context(), s.access.ForChanges(), []Step{step}, s.world.Now, func(Change) error { return nil }); err == nil || !strings.Contains(err.Error(), "not 111122223333") || len(s.plane.Writes()) > 0 {
+		t.Errorf("a step for it: %v, and %d changes", err, len(s.plane.Writes()))
 	}
 }
 

@@ -60,13 +60,14 @@ func readDocument(text string) (*document, []policyEntry, error) {
 		return d, nil, nil
 	}
 	var raw struct {
-		Version, Id string
-		Statement   json.RawMessage
+		Version   string
+		ID        string `json:"Id"`
+		Statement json.RawMessage
 	}
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		return nil, nil, fmt.Errorf("read a policy: %w", err)
 	}
-	d.Version, d.ID = raw.Version, raw.Id
+	d.Version, d.ID = raw.Version, raw.ID
 	if json.Unmarshal(raw.Statement, &d.Statement) != nil {
 		d.Statement = []json.RawMessage{raw.Statement} // one statement need not be in a list
 	}

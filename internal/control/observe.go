@@ -25,7 +25,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/servicequotas"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
 	"github.com/waybill-dev/waybill"
@@ -55,24 +54,24 @@ func Observe(ctx context.Context, access *Access, o Observation) (*Snapshot, err
 	q := &questions{ctx: ctx, room: make(chan struct{}, askAtOnce)}
 
 	payer := access.at(d.Payer, homeRegion(d))
-	ask(q, &s.Payer.CostTags, payer.costTags)
-	ask(q, &s.Payer.Backfills, payer.backfills)
-	ask(q, &s.Payer.Exports, payer.dataExports)
-	ask(q, &s.Payer.Columns, payer.columns)
+	ask(q, payer, &s.Payer.CostTags, payer.costTags)
+	ask(q, payer, &s.Payer.Backfills, payer.backfills)
+	ask(q, payer, &s.Payer.Exports, payer.dataExports)
+	ask(q, payer, &s.Payer.Columns, payer.columns)
 	if d.Export.Bucket != "" {
 		at := access.at(d.Payer, d.Export.Region)
-		ask(q, &s.Payer.Bucket, func(ctx context.Context) (Bucket, error) { return at.bucket(ctx, d.Export.Bucket) })
+		ask(q, at, &s.Payer.Bucket, func(ctx context.Context) (Bucket, error) { return at.bucket(ctx, d.Export.Bucket) })
 	}
 	for i, account := range d.Accounts {
 		facts := &s.Accounts[i]
 		facts.ID, facts.Roles, facts.Regions = account.ID, make(map[string]Said[Role]), make([]RegionFacts, len(account.Regions))
 		home := access.at(account.ID, account.Regions[0])
-		ask(q, &facts.Caller, func(ctx context.Context) (string, error) { return home.caller(ctx, account.ID) })
-		ask(q, &facts.APIKeys, home.apiKeys)
+		ask(q, home, &facts.Caller, home.confirm)
+		ask(q, home, &facts.APIKeys, home.apiKeys)
 		for _, r := range d.Gateway.Roles {
 			if accountOf(r.ARN) == account.ID {
 				var said Said[Role]
-				q.after(ask(q, &said, func(ctx context.Context) (Role, error) { return home.role(ctx, roleName(r.ARN)) }), func() { facts.Roles[r.ARN] = said })
+				q.after(ask(q, home, &said, func(ctx context.Context) (Role, error) { return home.role(ctx, roleName(r.ARN)) }), func() { facts.Roles[r.ARN] = said })
 			}
 		}
 		for j, region := range account.Regions {
@@ -80,7 +79,7 @@ func Observe(ctx context.Context, access *Access, o Observation) (*Snapshot, err
 		}
 	}
 	if o.Ledger != nil {
-		ask(q, &s.Ledger, func(ctx context.Context) (*Evidence, error) { return o.Ledger.Evidence(ctx, since, until) })
+		ask(q, nil, &s.Ledger, func(ctx context.Context) (*Evidence, error) { return o.Ledger.Evidence(ctx, since, until) })
 	}
 	q.wait()
 	return s, ctx.Err()
@@ -89,26 +88,26 @@ func Observe(ctx context.Context, access *Access, o Observation) (*Snapshot, err
 func observeRegion(q *questions, c *clients, r *RegionFacts, d *Declaration, account, region string, since, until time.Time) {
 	r.Region = region
 	// What logs go to is known only when the configuration is.
-	q.after(ask(q, &r.Logging, c.logging), func() {
+	q.after(ask(q, c, &r.Logging, c.logging), func() {
 		bucket := r.Logging.Value.Bucket
 		if bucket == "" && d.Logging.Bucket != "" {
 			bucket = d.Logging.Target(account, region)
 		}
 		if bucket != "" {
-			ask(q, &r.Bucket, func(ctx context.Context) (Bucket, error) { return c.bucket(ctx, bucket) })
+			ask(q, c, &r.Bucket, func(ctx context.Context) (Bucket, error) { return c.bucket(ctx, bucket) })
 		}
 		if group := r.Logging.Value.LogGroup; group != "" {
-			ask(q, &r.LogGroup, func(ctx context.Context) (LogGroup, error) { return c.logGroup(ctx, group) })
+			ask(q, c, &r.LogGroup, func(ctx context.Context) (LogGroup, error) { return c.logGroup(ctx, group) })
 		}
 	})
-	ask(q, &r.Profiles, c.profiles)
+	ask(q, c, &r.Profiles, c.profiles)
 	if slices.ContainsFunc(d.Applications, func(a Application) bool { return a.Project && a.in(account, region) }) {
-		ask(q, &r.Projects, c.mantle.projects)
+		ask(q, c, &r.Projects, c.mantle.projects)
 	}
-	ask(q, &r.STSQuota, c.stsQuota)
-	ask(q, &r.Metrics, func(ctx context.Context) ([]DayMetric, error) { return c.metrics(ctx, since, until) })
-	ask(q, &r.KeyUses, func(ctx context.Context) ([]KeyUse, error) { return c.keyUses(ctx, since) })
-	ask(q, &r.Outside, func(ctx context.Context) ([]OutsideUse, error) { return c.outside(ctx, since) })
+	ask(q, c, &r.STSQuota, c.stsQuota)
+	ask(q, c, &r.Metrics, func(ctx context.Context) ([]DayMetric, error) { return c.metrics(ctx, since, until) })
+	ask(q, c, &r.KeyUses, func(ctx context.Context) ([]KeyUse, error) { return c.keyUses(ctx, since) })
+	ask(q, c, &r.Outside, func(ctx context.Context) ([]OutsideUse, error) { return c.outside(ctx, since) })
 }
 
 // homeRegion is where the payer's clients are at home; its services are global.
@@ -131,8 +130,9 @@ type questions struct {
 
 func (q *questions) wait() { q.all.Wait() }
 
-// ask puts a question; its answer is there when wait returns, or the channel is closed.
-func ask[T any](q *questions, to *Said[T], question func(context.Context) (T, error)) (answered <-chan struct{}) {
+// ask puts a question to an account, once that is the right one, or to somebody else (nil).
+// The answer is there when wait returns, or the channel is closed.
+func ask[T any](q *questions, c *clients, to *Said[T], question func(context.Context) (T, error)) (answered <-chan struct{}) {
 	done := make(chan struct{})
 	q.all.Go(func() {
 		defer close(done)
@@ -143,6 +143,12 @@ func ask[T any](q *questions, to *Said[T], question func(context.Context) (T, er
 			return
 		}
 		defer func() { <-q.room }()
+		if c != nil {
+			if _, err := c.confirm(q.ctx); err != nil {
+				to.Refused = reason(err)
+				return
+			}
+		}
 		v, err := question(q.ctx)
 		if err != nil {
 			to.Refused = reason(err)
@@ -179,17 +185,6 @@ func errorCode(err error) string {
 		return e.ErrorCode()
 	}
 	return ""
-}
-
-func (c *clients) caller(ctx context.Context, account string) (string, error) {
-	out, err := c.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
-	if err != nil {
-		return "", err
-	}
-	if aws.ToString(out.Account) != account {
-		return "", fmt.Errorf("the credentials are of account %s, not %s: declare a role for the account", aws.ToString(out.Account), account)
-	}
-	return aws.ToString(out.Arn), nil
 }
 
 func (c *clients) costTags(ctx context.Context) ([]CostTag, error) {

@@ -291,8 +291,7 @@ func (p *ControlPlane) listProfiles(r *controlRequest, here *regionState) (any, 
 			return nil, refusef("ValidationException", "unknown parameter %s", k)
 		}
 	}
-	asked := 0
-	fmt.Sscanf(q.Get("maxResults"), "%d", &asked) // absent is none
+	asked := atoi(q.Get("maxResults"))
 	all := here.profiles
 	if kind := q.Get("type"); kind == "SYSTEM_DEFINED" {
 		all = nil

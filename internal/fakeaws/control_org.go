@@ -52,9 +52,11 @@ func (p *ControlPlane) organizations(r *controlRequest) (any, *refusal) {
 		return nil, refusef("AccessDeniedException", "You don't have permissions to access this resource.")
 	}
 	var in struct {
-		Name, Description, Type, Content, PolicyId, TargetId, Filter, NextToken string
-		MaxResults                                                              int
-		Tags                                                                    []exportTag
+		Name, Description, Type, Content, Filter, NextToken string
+		PolicyID                                            string `json:"PolicyId"`
+		TargetID                                            string `json:"TargetId"`
+		MaxResults                                          int
+		Tags                                                []exportTag
 	}
 	var raw map[string]json.RawMessage
 	if no := r.json(&in); no != nil {
@@ -97,9 +99,9 @@ func (p *ControlPlane) organizations(r *controlRequest) (any, *refusal) {
 		}
 		return list("Policies", all)
 	case "ListPoliciesForTarget":
-		ids, ok := p.org.attached[in.TargetId]
+		ids, ok := p.org.attached[in.TargetID]
 		if !ok {
-			return nil, refusef("TargetNotFoundException", "%s", in.TargetId)
+			return nil, refusef("TargetNotFoundException", "%s", in.TargetID)
 		}
 		var all []obj
 		for _, id := range ids {
@@ -109,7 +111,7 @@ func (p *ControlPlane) organizations(r *controlRequest) (any, *refusal) {
 	case "ListTargetsForPolicy":
 		var all []obj
 		for _, target := range sortedKeys(p.org.attached) {
-			if contains(p.org.attached[target], in.PolicyId) {
+			if contains(p.org.attached[target], in.PolicyID) {
 				kind := "ACCOUNT"
 				if target == orgRoot {
 					kind = "ROOT"
@@ -133,9 +135,9 @@ func (p *ControlPlane) organizations(r *controlRequest) (any, *refusal) {
 		p.org.policies[o.ID] = o
 		return obj{"Policy": obj{"PolicySummary": o.summary(p.config.Management), "Content": o.Content}}, nil
 	}
-	o := p.org.policies[in.PolicyId]
+	o := p.org.policies[in.PolicyID]
 	if o == nil {
-		return nil, refusef("PolicyNotFoundException", "%s", in.PolicyId)
+		return nil, refusef("PolicyNotFoundException", "%s", in.PolicyID)
 	}
 	switch r.Operation {
 	case "DescribePolicy":
@@ -160,29 +162,29 @@ func (p *ControlPlane) organizations(r *controlRequest) (any, *refusal) {
 		*o = next
 		return obj{"Policy": obj{"PolicySummary": o.summary(p.config.Management), "Content": o.Content}}, nil
 	case "AttachPolicy":
-		ids, ok := p.org.attached[in.TargetId]
+		ids, ok := p.org.attached[in.TargetID]
 		switch {
 		case !ok:
-			return nil, refusef("TargetNotFoundException", "%s", in.TargetId)
+			return nil, refusef("TargetNotFoundException", "%s", in.TargetID)
 		case contains(ids, o.ID):
-			return nil, refusef("DuplicatePolicyAttachmentException", "%s on %s", o.ID, in.TargetId)
+			return nil, refusef("DuplicatePolicyAttachmentException", "%s on %s", o.ID, in.TargetID)
 		case len(ids) >= 5:
 			return nil, refusef("ConstraintViolationException", "5 policies on a target")
 		}
-		p.org.attached[in.TargetId] = append(ids, o.ID)
+		p.org.attached[in.TargetID] = append(ids, o.ID)
 		return obj{}, nil
 	case "DetachPolicy":
-		ids := p.org.attached[in.TargetId]
+		ids := p.org.attached[in.TargetID]
 		for i := range ids {
 			if ids[i] == o.ID {
 				if len(ids) == 1 {
 					return nil, refusef("ConstraintViolationException", "a target has one policy at least")
 				}
-				p.org.attached[in.TargetId] = append(append([]string{}, ids[:i]...), ids[i+1:]...)
+				p.org.attached[in.TargetID] = append(append([]string{}, ids[:i]...), ids[i+1:]...)
 				return obj{}, nil
 			}
 		}
-		return nil, refusef("PolicyNotAttachedException", "%s on %s", o.ID, in.TargetId)
+		return nil, refusef("PolicyNotAttachedException", "%s on %s", o.ID, in.TargetID)
 	case "DeletePolicy":
 		for _, ids := range p.org.attached {
 			if contains(ids, o.ID) {

@@ -30,6 +30,7 @@ import (
 	"github.com/waybill-dev/waybill/internal/identity"
 	"github.com/waybill-dev/waybill/internal/journal"
 	"github.com/waybill-dev/waybill/internal/policy"
+	"github.com/waybill-dev/waybill/internal/upstream"
 )
 
 const (
@@ -101,7 +102,7 @@ func newStand(t *testing.T, change func(*fakeaws.Config, *gateway.Config)) *stan
 	if s.book, err = journal.Start(filepath.Join(s.dir, "journal"), journal.Config{}); err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DisableCompression: true}
+	transport := &upstream.Client{Others: &http.Transport{DisableCompression: true}} // as waybilld has it
 	t.Cleanup(transport.CloseIdleConnections)
 	s.gw = &gateway.Gateway{Callers: keys, Signer: credential.NewSigner(credential.NewSessions(client, credential.Config{}), base), Journal: s.book,
 		Client: transport, Log: slog.New(slog.DiscardHandler), Metrics: gateway.NewMetrics(prometheus.NewRegistry()), Now: time.Now}

@@ -62,7 +62,8 @@ func (k Kind) Limit() Limit {
 	case Trust:
 		return Limit{Default: 2_048, Most: 4_096}
 	case ServiceControl:
-		return Limit{Default: 5_120, Most: 5_120, Spaces: true}
+		// Pages of different age say 5,120 and 10,240: written within the one, read up to the other.
+		return Limit{Default: 5_120, Most: 10_240, Spaces: true}
 	}
 	return Limit{Default: 20_480, Most: 20_480, Spaces: true}
 }

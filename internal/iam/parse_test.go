@@ -62,7 +62,7 @@ func TestMistakes(t *testing.T) {
 		{Identity, head + `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:key":"${username}"}}}}`, "is no policy variable"},
 		{Identity, head + `{"Effect":"Allow","Action":"*","Resource":"*","Comment":"x"}}`, "no element of a statement"},
 		{Identity, "{\n \"Version\": \"2012-10-17\",\n \"Statement\": [{\"Effect\": \"Permit\"}]}", "p:3:27: "},
-		{ServiceControl, head + allowAll + `}` + strings.Repeat(" ", 5_120), "at most 5120"},
+		{ServiceControl, head + allowAll + `}` + strings.Repeat(" ", 10_240), "at most 10240"},
 		{Trust, head + `[` + strings.Repeat(`{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::111122223333:role/r"}},`, 41) + `{"Effect":"Allow","Action":"sts:AssumeRole","Principal":"*"}]}`, "at most 4096"},
 	}
 	for _, tt := range tests {
