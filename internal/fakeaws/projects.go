@@ -249,10 +249,9 @@ func (x *exchange) admitProject() (answer, *refusal) {
 func (x *exchange) change(id string, how func(*Project)) answer {
 	return func(x *exchange) bool {
 		x.w.mu.Lock()
+		defer x.w.mu.Unlock()
 		p := x.w.projects[x.call.Account+"/"+x.call.Region+"/"+id]
 		how(p)
-		out := p.object()
-		x.w.mu.Unlock()
-		return x.json(out)
+		return x.json(p.object())
 	}
 }

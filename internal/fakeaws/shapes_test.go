@@ -533,6 +533,9 @@ func TestStoredResponses(t *testing.T) {
 			t.Errorf("%s: %d", name, a.status)
 		}
 	}
+	if a := s.ask("GET", Mantle, responsesPath+"/"+id+"?stream=true", ""); a.status != 400 {
+		t.Errorf("one that was not made in the background was streamed: %d", a.status)
+	}
 	if a := s.post(Mantle, responsesPath+"/"+id+"/cancel", ""); a.status != 400 {
 		t.Errorf("a synchronous response was cancelled: %d", a.status)
 	}
@@ -696,8 +699,10 @@ func TestShortTermKey(t *testing.T) {
 			}
 		}
 	}
-	made := sign(t, now)
-	if status, _ := ask(east, made); status != 200 {
+	if status, _ := ask(east, sign(t, now, 43201)); status != 401 {
+		t.Errorf("one for more than twelve hours: %d", status)
+	}
+	if status, _ := ask(east, sign(t, now, 3600)); status != 200 {
 		t.Errorf("one of the AWS SDK's signer: %d", status)
 	}
 	now = now.Add(61 * time.Minute)
@@ -711,9 +716,9 @@ func TestShortTermKey(t *testing.T) {
 }
 
 // sign makes a short-term key as AWS describes it.
-func sign(t *testing.T, now time.Time) string {
+func sign(t *testing.T, now time.Time, seconds int) string {
 	t.Helper()
-	r, err := http.NewRequest("POST", "https://bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Expires=3600", nil)
+	r, err := http.NewRequest("POST", fmt.Sprintf("https://bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Expires=%d", seconds), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	case bedrock.DeleteResponse:
 		method = http.MethodDelete
 	}
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	r, err := http.NewRequestWithContext(ctx, method, "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("request to AWS: %w", err)
 	}
@@ -106,8 +106,8 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 		r.GetBody = func() (io.ReadCloser, error) { return &sentBody{left: c.body}, nil }
 		r.Body = &sentBody{left: c.body}
 	}
-	r.URL = u // as it came, escapes and all
-	r.Header = c.header.Clone()
+	r.URL, r.Host = u, u.Host // as it came, escapes and all
+	r.Header = c.header       // what an earlier try has put there, the signature puts anew
 	signed, err := c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
 	if err != nil && c.fallBack(err) {
 		signed, err = c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
@@ -140,6 +140,16 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	n := copy(p, b.left)
 	b.left = b.left[n:]
 	return n, nil
+}
+
+// WriteTo gives the bytes as they lie, so that they need not be copied to be sent.
+func (b *sentBody) WriteTo(w io.Writer) (int64, error) {
+	b.mu.Lock()
+	left := b.left
+	b.left = nil
+	b.mu.Unlock()
+	n, err := w.Write(left)
+	return int64(n), err
 }
 
 func (b *sentBody) Close() error {

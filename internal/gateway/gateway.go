@@ -436,8 +436,9 @@ func (c *call) mayUse() error {
 	if len(c.principal.Models) == 0 || !c.route.Spends {
 		return nil
 	}
+	asked := c.askedModel()
 	for _, p := range c.principal.Models {
-		if policy.MatchPattern(p, c.record.ModelID.Base()) || policy.MatchPattern(p, string(c.record.ModelID)) {
+		if policy.MatchPattern(p, asked) || policy.MatchPattern(p, string(c.record.ModelID)) {
 			return nil
 		}
 	}
@@ -493,7 +494,7 @@ func (c *call) chooseRole() error {
 			if role.ARN != c.target.Role {
 				continue
 			}
-		} else if ok, _ := role.When.Holds(c.decision.Fact); !ok {
+		} else if ok, _ := role.When.Holds(c.fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,

@@ -12,6 +12,7 @@ import (
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
 	"github.com/waybill-dev/waybill/internal/gateway"
+	"github.com/waybill-dev/waybill/internal/identity"
 	"github.com/waybill-dev/waybill/internal/policy"
 )
 
@@ -224,4 +225,34 @@ type catalogue map[string]waybill.ModelID
 func (c catalogue) Model(arn string) (waybill.ModelID, bool) {
 	id, ok := c[arn]
 	return id, ok
+}
+
+// Conditions on the model, and keys that are held to models, know the model behind a
+// profile that the caller names.
+func TestConditionsKnowTheModelBehindAProfile(t *testing.T) {
+	s := newStand(t, func(f *fakeaws.Config, c *gateway.Config) {
+		f.Roles = append(f.Roles, fakeaws.Role{ARN: secondRole, Trusted: []string{gatewayUser}})
+		c.Roles = append([]gateway.Role{{ARN: secondRole, When: condition(t, "{model: anthropic.*}")}}, c.Roles...)
+	})
+	s.gw.Client, s.gw.Catalogue = new(catcher), catalogue{teamProfile: "us." + claude}
+	keys, ok := s.gw.Callers.(*identity.Keys)
+	if !ok {
+		t.Fatalf("callers are %T", s.gw.Callers)
+	}
+	for pattern, status := range map[string]int{"anthropic.*": 200, "amazon.*": 403} {
+		token, _, err := keys.Create(identity.Key{Subject: "user-17", Models: []string{pattern}, Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.token = token
+		a, text := s.post(t, "/model/"+strings.ReplaceAll(strings.ReplaceAll(teamProfile, ":", "%3A"), "/", "%2F")+"/invoke", `{}`, nil)
+		if a.StatusCode != status {
+			t.Errorf("a key for %s: %d %s", pattern, a.StatusCode, text)
+		}
+	}
+	for _, r := range s.records(t) {
+		if r.Outcome == waybill.Completed && !strings.Contains(r.PrincipalARN, "/bedrock-second/") {
+			t.Errorf("the call was made as %s", r.PrincipalARN)
+		}
+	}
 }

@@ -152,8 +152,6 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 		return nil, fmt.Errorf("record opened call: %w", err)
 	}
 	j.open[v.CallID] = payload
-	s.waiting++
-	j.rouse()
 	return func(ctx context.Context) error { return j.wait(ctx, s, end) }, nil
 }
 
@@ -171,10 +169,6 @@ func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 		return fmt.Errorf("record closed call: %w", err)
 	}
 	delete(j.open, v.CallID)
-	if j.config.SyncEvery {
-		s.waiting++
-	}
-	j.rouse()
 	j.mu.Unlock()
 	if j.config.SyncEvery {
 		return j.wait(ctx, s, end)
@@ -249,6 +243,7 @@ func (j *Journal) write(s *segment, payload []byte) error {
 	s.written = s.size
 	if s.dirty.IsZero() {
 		s.dirty = j.config.Now()
+		j.rouse()
 	}
 	return nil
 }
@@ -322,13 +317,17 @@ func (j *Journal) finish(s *segment, err error) {
 	j.failure = fmt.Errorf("segment %s was given up: %w", filepath.Base(s.path), err)
 }
 
-// wait blocks until the segment is on disk up to end.
+// wait blocks until the segment is on disk up to end. Only who waits hurries the disk:
+// an opened entry is synced by itself while the call is under way, with whatever comes
+// in those milliseconds.
 func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
-	if j.mu.Lock(); s.synced >= end { // as most are, once the answer is there
-		s.waiting--
+	j.mu.Lock()
+	if s.synced >= end { // as most are, once the answer is there
 		j.mu.Unlock()
 		return nil
 	}
+	s.waiting++
+	j.rouse()
 	j.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		j.mu.Lock()

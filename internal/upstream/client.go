@@ -74,8 +74,11 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		answer, err := cn.call(r, o)
-		if kept && errors.Is(err, errUnused) {
-			continue // the pool has one connection less
+		if errors.Is(err, errUnused) {
+			if kept {
+				continue // the pool has one connection less
+			}
+			closeBody(r)
 		}
 		return answer, err
 	}
@@ -352,6 +355,8 @@ func (w *way) send(o *out) error {
 		go func() {
 			defer o.done()
 			_, err := o.writeTo(w.cn.Conn)
+			o.body = nil
+			closeBody(w.request)
 			if err != nil { // what AWS said before it stopped reading is there by now
 				w.await(time.Second)
 			} else {
@@ -366,8 +371,11 @@ func (w *way) send(o *out) error {
 		if n == 0 && w.ctx.Err() == nil {
 			return fmt.Errorf("%w: %w", errUnused, err)
 		}
+		closeBody(w.request)
 		return fmt.Errorf("send the request: %w", err)
 	}
+	o.body = nil // prompts are long, and so is the wait for an answer
+	closeBody(w.request)
 	w.await(w.cn.client.HeaderTimeout)
 	return nil
 }
@@ -459,7 +467,6 @@ func (w *way) end(whole bool) {
 		if w.sent != nil {
 			whole = w.wasSent(whole) && whole
 		}
-		closeBody(w.request)
 		if whole {
 			w.cn.client.keep(w.cn)
 		} else {
