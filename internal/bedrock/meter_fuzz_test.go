@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -187,6 +188,45 @@ func FuzzUsageFilter(f *testing.F) {
 	})
 }
 
+// withoutNull is a chunk without its member usage, if that is null and its data is one line.
+func withoutNull(event []byte, members map[string]json.RawMessage) []byte {
+	if string(members["usage"]) != "null" || len(members["choices"]) == 0 || members["choices"][0] != '[' || !bytes.Contains(event, []byte(`"usage"`)) {
+		return event
+	}
+	at := bytes.Index(append([]byte{'\n'}, event...), []byte("\ndata:"))
+	if at < 0 || bytes.Count(append([]byte{'\n'}, event...), []byte("\ndata:")) != 1 {
+		return event
+	}
+	line := event[at+len("data:"):]
+	d := jsontext.NewDecoder(bytes.NewReader(line))
+	var ends []int64 // of the opening brace and of each member
+	is := -1
+	token := func() string {
+		v, err := d.ReadToken()
+		if err != nil {
+			panic(err)
+		}
+		return v.String()
+	}
+	token()
+	for ends = append(ends, d.InputOffset()); d.PeekKind() == '"'; ends = append(ends, d.InputOffset()) {
+		if token() == "usage" {
+			is = len(ends)
+		}
+		if err := d.SkipValue(); err != nil {
+			panic(err)
+		}
+	}
+	from, to := ends[is-1], ends[is]
+	if is == 1 || is < len(ends)-1 { // what follows takes its place, and with it the blanks and the comma
+		from += int64(bytes.IndexByte(line[from:], '"'))
+		to += int64(bytes.IndexByte(line[to:], '"'))
+	} else {
+		from += int64(bytes.IndexByte(line[from:], ','))
+	}
+	return slices.Concat(event[:at+len("data:")], line[:from], line[to:])
+}
+
 // withoutUsage is an event as a caller sees it who asked for no usage.
 func withoutUsage(event []byte) []byte {
 	var data, comments []string
@@ -210,7 +250,7 @@ func withoutUsage(event []byte) []byte {
 	var usage map[string]json.RawMessage
 	if members["choices"] == nil || json.Unmarshal(members["choices"], &choices) != nil || len(choices) > 0 || json.Unmarshal(members["usage"], &usage) != nil || usage == nil ||
 		!bytes.Contains(event, []byte(`"usage"`)) { // its name written with escapes: no server does
-		return event
+		return withoutNull(event, members)
 	}
 	return []byte(strings.Join(comments, ""))
 }

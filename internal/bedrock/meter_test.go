@@ -532,7 +532,7 @@ func TestServerSentEvents(t *testing.T) {
 // Callers who did not ask for usage see the stream as if nobody had, however it is cut.
 func TestUsageFilter(t *testing.T) {
 	const (
-		first = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\"\"}}],\"usage\":null}\n\n"
+		first = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":null\"}}]}\n\n"
 		usage = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
 		empty = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n"
 		both  = "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
@@ -553,7 +553,14 @@ func TestUsageFilter(t *testing.T) {
 		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
 		{strings.Replace(usage, "[]", "null", 1) + done, done},
 		{strings.Replace(usage, "}}", "}", 1) + done, strings.Replace(usage, "}}", "}", 1) + done},
-		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done},
+		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, "data: {\"id\":\"c1\",\"choices\":[]}\n\n" + done},
+		// The other chunks say that they have none, which they would not.
+		{strings.Replace(first, "]}\n", "],\"usage\":null}\n", 1) + done, first + done},
+		{"data:{ \"usage\" : null , \"choices\":[{\"usage\":null}], \"x\":\"\\\"usage\\\":null\" }\r\n\r\n", "data:{ \"choices\":[{\"usage\":null}], \"x\":\"\\\"usage\\\":null\" }\r\n\r\n"},
+		{"event: x\ndata: {\"choices\":[1] ,\t\"usage\": null\t}\n: c\n\n", "event: x\ndata: {\"choices\":[1] \t}\n: c\n\n"},
+		{"data: {\"choices\":[1],\"usage\":null}", "data: {\"choices\":[1]}"},
+		{"data: {\"usage\":null}\n\n", "data: {\"usage\":null}\n\n"},
+		{"data: {\"choices\":[1],\ndata: \"usage\":null}\n\n", "data: {\"choices\":[1],\ndata: \"usage\":null}\n\n"},
 		{"", ""},
 	}
 	for _, tt := range tests {

@@ -77,11 +77,13 @@ func (s *eventScanner) end() {
 	s.take(nil)
 }
 
-// A UsageFilter takes the usage chunk out of a Chat Completions stream, for callers
-// who did not ask for it: the gateway did, see Body.WithUsage. Many clients read the
-// first choice of every chunk, and this one has none. All other bytes pass unchanged,
-// also usage that rides on a chunk with choices: that chunk would have come anyhow, and a
-// member more harms no client. Lines end as Bedrock ends them, with LF or CRLF.
+// A UsageFilter makes a Chat Completions stream what it would be if nobody had asked for
+// usage, for callers who did not: the gateway did, see Body.WithUsage. The usage chunk
+// goes, since many clients read the first choice of every chunk and this one has none, and
+// so does the member usage of the other chunks, which is null there (API reference of
+// OpenAI, "stream_options"). All other bytes pass unchanged, also usage that rides on a
+// chunk with choices: that chunk would have come anyhow, and a member more harms no
+// client. Lines end as Bedrock ends them, with LF or CRLF.
 type UsageFilter struct {
 	held []byte // the event being read
 	line int    // bytes of the line being read
@@ -114,8 +116,8 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 			f.line = 0
 		}
 		switch {
-		case ends && !f.pass && isUsageChunk(f.held):
-			f.out = appendComments(f.out, f.held)
+		case ends && !f.pass:
+			f.out = appendUnasked(f.out, f.held)
 			f.held = f.held[:0]
 		case ends, f.pass, len(f.held) > maxUsageChunk:
 			f.out = append(f.out, f.held...)
@@ -127,10 +129,61 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 
 // End returns what is held at the end of the stream.
 func (f *UsageFilter) End() []byte {
-	if !f.pass && isUsageChunk(f.held) {
-		return appendComments(nil, f.held)
+	if f.pass {
+		return f.held
 	}
-	return f.held
+	return appendUnasked(nil, f.held)
+}
+
+// appendUnasked appends what an event is to those who did not ask for usage.
+func appendUnasked(out, event []byte) []byte {
+	if !bytes.Contains(event, usageWord) {
+		return append(out, event...)
+	}
+	if isUsageChunk(event) {
+		return appendComments(out, event)
+	}
+	from, to := nullUsage(event)
+	return append(append(out, event[:from]...), event[to:]...)
+}
+
+// nullUsage is where a chunk says that it has no usage, with the comma, if it does, and if
+// its data stands on one line.
+func nullUsage(event []byte) (from, to int) {
+	at := 0
+	for line := range bytes.Lines(event) {
+		if data, is := bytes.CutPrefix(line, []byte("data:")); is {
+			if to > 0 {
+				return 0, 0
+			}
+			chunk, last := false, false
+			err := readObject(data, func(m jsonMember) error {
+				last = false
+				switch v := data[m.valueStart:m.valueEnd]; string(m.name) {
+				case "choices":
+					chunk = v[0] == '['
+				case "usage":
+					if last = v[0] == 'n'; last {
+						from, to = m.nameStart, m.valueEnd
+					}
+				}
+				return nil
+			})
+			if err != nil || !chunk || to == 0 {
+				return 0, 0
+			}
+			if last {
+				if comma := bytes.LastIndexByte(data[:from], ','); comma >= 0 { // choices stand before it
+					from = comma
+				}
+			} else {
+				to = skipBlank(data, skipBlank(data, to)+1)
+			}
+			from, to = at+len("data:")+from, at+len("data:")+to
+		}
+		at += len(line)
+	}
+	return from, to
 }
 
 // appendComments appends the comments that stand in an event: they are not of it.
