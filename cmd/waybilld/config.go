@@ -86,6 +86,7 @@ func readConfig(path string) (*config, error) {
 	c.files = append(c.files, path)
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
+	c.gateway.InsertUsage = true // without it a Chat Completions stream is not metered
 	dir := filepath.Dir(path)
 	file := func(n policy.Node) string {
 		if p := reference(n); filepath.IsAbs(p) {
