@@ -84,6 +84,7 @@ func readConfig(path string) (*config, error) {
 	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", drainOnStop: 30 * time.Second,
 		timeouts: timeouts{header: 30 * time.Second, connect: 10 * time.Second, tls: 10 * time.Second}, headerBytes: 64 << 10, signing: "sigv4"}
 	c.files = append(c.files, path)
+	c.gateway.InsertUsage = true // what AWS does not tell cannot be attributed
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
 	dir := filepath.Dir(path)
