@@ -88,9 +88,9 @@ func readConfig(path string) (*config, error) {
 	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", drainOnStop: 30 * time.Second,
 		timeouts: timeouts{header: 30 * time.Second, connect: 10 * time.Second, tls: 10 * time.Second}, headerBytes: 64 << 10, signing: "sigv4"}
 	c.files = append(c.files, path)
+	c.gateway.InsertUsage = true // what AWS does not tell cannot be attributed
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
-	c.gateway.InsertUsage = true // without it a Chat Completions stream is not metered
 	dir := filepath.Dir(path)
 	file := func(n policy.Node) string {
 		if p := reference(n); filepath.IsAbs(p) {

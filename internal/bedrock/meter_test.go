@@ -532,35 +532,34 @@ func TestServerSentEvents(t *testing.T) {
 // Callers who did not ask for usage see the stream as if nobody had, however it is cut.
 func TestUsageFilter(t *testing.T) {
 	const (
-		first = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":null\"}}]}\n\n"
+		first = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\"\"}}],\"usage\":null}\n\n"
 		usage = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
 		empty = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n"
 		both  = "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
 		done  = "data: [DONE]\n\n"
+		plain = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\"\"}}]}\n\n" // first, unasked
 	)
 	long := "data: \"" + strings.Repeat("x", 100<<10) + "\"\n\n"
 	tests := []struct{ in, want string }{
-		{empty + first + usage + done, empty + first + done},
-		{first + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + done},
-		{first + strings.TrimSpace(usage), first},
-		{first + both + done, first + both + done},
-		{long + first + usage + long + usage + done, long + first + long + done},
-		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
+		{empty + first + usage + done, empty + plain + done},
+		{first + strings.ReplaceAll(usage, "\n", "\r\n") + done, plain + done},
+		{first + strings.TrimSpace(usage), plain},
+		{first + both + done, plain + both + done},
+		{long + first + usage + long + usage + done, long + plain + long + done},
+		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + plain + "cut in the mi"},
 		{": one\n" + usage + done, ": one\n" + done},
 		{"x\n" + usage + done, done},
 		{"\n\r\n" + usage + done, "\n\r\n" + done},
-		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + ": two\r\n" + done},
+		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, plain + ": two\r\n" + done},
 		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
 		{strings.Replace(usage, "[]", "null", 1) + done, done},
 		{strings.Replace(usage, "}}", "}", 1) + done, strings.Replace(usage, "}}", "}", 1) + done},
 		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, "data: {\"id\":\"c1\",\"choices\":[]}\n\n" + done},
-		// The other chunks say that they have none, which they would not.
-		{strings.Replace(first, "]}\n", "],\"usage\":null}\n", 1) + done, first + done},
-		{"data:{ \"usage\" : null , \"choices\":[{\"usage\":null}], \"x\":\"\\\"usage\\\":null\" }\r\n\r\n", "data:{ \"choices\":[{\"usage\":null}], \"x\":\"\\\"usage\\\":null\" }\r\n\r\n"},
-		{"event: x\ndata: {\"choices\":[1] ,\t\"usage\": null\t}\n: c\n\n", "event: x\ndata: {\"choices\":[1] \t}\n: c\n\n"},
-		{"data: {\"choices\":[1],\"usage\":null}", "data: {\"choices\":[1]}"},
-		{"data: {\"usage\":null}\n\n", "data: {\"usage\":null}\n\n"},
-		{"data: {\"choices\":[1],\ndata: \"usage\":null}\n\n", "data: {\"choices\":[1],\ndata: \"usage\":null}\n\n"},
+		{"data: {\"a\": 1, \"usage\": null, \"b\": {\"usage\": null}}\r\n\r\n", "data: {\"a\": 1, \"b\": {\"usage\": null}}\r\n\r\n"},
+		{"event: x\ndata:{\"usage\":null , \"a\":1}\nid: 2\n\n", "event: x\ndata:{\"a\":1}\nid: 2\n\n"},
+		{"data: {\"a\":1 , \"usage\":null }\n\n", "data: {\"a\":1  }\n\n"},
+		{"data: { \"usage\":null}\n\n", "data: { }\n\n"},
+		{"data: {\"a\":1,\ndata: \"usage\":null}\n\n", "data: {\"a\":1,\ndata: \"usage\":null}\n\n"},
 		{"", ""},
 	}
 	for _, tt := range tests {

@@ -77,13 +77,13 @@ func (s *eventScanner) end() {
 	s.take(nil)
 }
 
-// A UsageFilter makes a Chat Completions stream what it would be if nobody had asked for
-// usage, for callers who did not: the gateway did, see Body.WithUsage. The usage chunk
-// goes, since many clients read the first choice of every chunk and this one has none, and
-// so does the member usage of the other chunks, which is null there (API reference of
-// OpenAI, "stream_options"). All other bytes pass unchanged, also usage that rides on a
-// chunk with choices: that chunk would have come anyhow, and a member more harms no
-// client. Lines end as Bedrock ends them, with LF or CRLF.
+// A UsageFilter takes out of a Chat Completions stream what only those callers get who ask
+// for its usage: the gateway did, see Body.WithUsage. That is the chunk with the usage and
+// no choices (many clients read the first choice of every chunk, and this one has none),
+// and the member "usage":null of all other chunks (OpenAI's API reference, stream_options).
+// All other bytes pass unchanged, also usage that rides on a chunk with choices: that chunk
+// would have come anyhow, and a member more harms no client. Lines end as Bedrock ends
+// them, with LF or CRLF.
 type UsageFilter struct {
 	held []byte // the event being read
 	line int    // bytes of the line being read
@@ -117,9 +117,9 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 		}
 		switch {
 		case ends && !f.pass:
-			f.out = appendUnasked(f.out, f.held)
+			f.out = appendAsUnasked(f.out, f.held)
 			f.held = f.held[:0]
-		case ends, f.pass, len(f.held) > maxUsageChunk:
+		case f.pass, len(f.held) > maxUsageChunk:
 			f.out = append(f.out, f.held...)
 			f.pass, f.held = !ends, f.held[:0]
 		}
@@ -132,58 +132,56 @@ func (f *UsageFilter) End() []byte {
 	if f.pass {
 		return f.held
 	}
-	return appendUnasked(nil, f.held)
+	return appendAsUnasked(nil, f.held)
 }
 
-// appendUnasked appends what an event is to those who did not ask for usage.
-func appendUnasked(out, event []byte) []byte {
-	if !bytes.Contains(event, usageWord) {
+// appendAsUnasked appends an event as a caller gets it who asked for no usage.
+func appendAsUnasked(out, event []byte) []byte {
+	switch {
+	case !bytes.Contains(event, usageWord):
 		return append(out, event...)
-	}
-	if isUsageChunk(event) {
+	case isUsageChunk(event):
 		return appendComments(out, event)
 	}
 	from, to := nullUsage(event)
 	return append(append(out, event[:from]...), event[to:]...)
 }
 
-// nullUsage is where a chunk says that it has no usage, with the comma, if it does, and if
-// its data stands on one line.
+// nullUsage is the place of a chunk's member "usage":null, with its comma: the one after it,
+// or if it is the last the one before it. It is empty where there is none. A chunk is one
+// line of data; what is more, or no JSON, is left alone.
 func nullUsage(event []byte) (from, to int) {
-	at := 0
+	start, end, at := -1, 0, 0
 	for line := range bytes.Lines(event) {
-		if data, is := bytes.CutPrefix(line, []byte("data:")); is {
-			if to > 0 {
+		if field, _, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte{':'}); string(field) == "data" {
+			if start >= 0 {
 				return 0, 0
 			}
-			chunk, last := false, false
-			err := readObject(data, func(m jsonMember) error {
-				last = false
-				switch v := data[m.valueStart:m.valueEnd]; string(m.name) {
-				case "choices":
-					chunk = v[0] == '['
-				case "usage":
-					if last = v[0] == 'n'; last {
-						from, to = m.nameStart, m.valueEnd
-					}
-				}
-				return nil
-			})
-			if err != nil || !chunk || to == 0 {
-				return 0, 0
-			}
-			if last {
-				if comma := bytes.LastIndexByte(data[:from], ','); comma >= 0 { // choices stand before it
-					from = comma
-				}
-			} else {
-				to = skipBlank(data, skipBlank(data, to)+1)
-			}
-			from, to = at+len("data:")+from, at+len("data:")+to
+			start, end = at+len(field), at+len(bytes.TrimRight(line, "\r\n"))
 		}
 		at += len(line)
 	}
-	return from, to
+	if start < 0 || start == end {
+		return 0, 0
+	}
+	data := event[start+1 : end] // the blank after the colon is one before the value
+	start++
+	first := skipBlank(data, 0) + 1
+	err := readObject(data, func(m jsonMember) error {
+		if string(m.name) == "usage" && data[m.valueStart] == 'n' {
+			from, to = m.nameStart, m.valueEnd
+		}
+		return nil
+	})
+	if err != nil || to == 0 {
+		return 0, 0
+	}
+	if after := skipBlank(data, to); data[after] == ',' {
+		to = skipBlank(data, after+1)
+	} else if from != skipBlank(data, first) {
+		from = bytes.LastIndexByte(data[:from], ',')
+	}
+	return start + from, start + to
 }
 
 // appendComments appends the comments that stand in an event: they are not of it.
