@@ -476,6 +476,7 @@ func (c *call) decide(asked []policy.Asked) error {
 func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
 	req := &policy.Request{CallID: c.record.CallID, At: c.started, Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
 		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
+	req.Behind, _ = c.modelBehind(string(c.record.ModelID))
 	if c.route.Spends { // what costs nothing uses up no bound
 		req.Guard = c.g.Guard
 	}
@@ -494,7 +495,7 @@ func (c *call) chooseRole() error {
 			if role.ARN != c.target.Role {
 				continue
 			}
-		} else if ok, _ := role.When.Holds(c.fact); !ok {
+		} else if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,
