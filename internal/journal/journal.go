@@ -383,7 +383,8 @@ func (j *Journal) syncOnce() time.Duration {
 		return j.config.SegmentAge
 	}
 	now := j.config.Now()
-	if age := now.Sub(s.created); age >= j.config.SegmentAge && (s.count > uint64(len(j.open)) || s.waiting > 0) {
+	old := now.Sub(s.created) >= j.config.SegmentAge
+	if old && s.count > uint64(len(j.open)) {
 		j.seal()
 		return j.config.SegmentAge
 	}
@@ -407,6 +408,9 @@ func (j *Journal) syncOnce() time.Duration {
 				j.rouse()
 			}
 		}
+	}
+	if old { // it holds calls under way and nothing else: what is written next wakes the syncer
+		return j.config.SegmentAge
 	}
 	return max(j.config.SegmentAge-now.Sub(s.created), time.Millisecond)
 }
