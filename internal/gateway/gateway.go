@@ -202,8 +202,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
 	defer c.release()
 	defer g.Metrics.began()()
-	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
-		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
+	v := &c.record // field by field: a literal would lie on the stack of every open stream
+	v.CallID, v.Source, v.StartedAt, v.Gateway = newCallID(c.started), waybill.FromGateway, c.started.UTC(), c.config.Name
+	v.TraceParent, v.SDKInvocationID = clip(r.Header.Get("Traceparent"), 64), clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
 		// The head may have told a length too, which net/http drops: a server on the way
