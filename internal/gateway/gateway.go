@@ -202,8 +202,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
 	defer c.release()
 	defer g.Metrics.began()()
-	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
-		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
+	v := &c.record // field by field: a literal would lie on the stack of every open stream
+	v.CallID, v.Source, v.StartedAt, v.Gateway = newCallID(c.started), waybill.FromGateway, c.started.UTC(), c.config.Name
+	v.TraceParent, v.SDKInvocationID = clip(r.Header.Get("Traceparent"), 64), clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
 		// The head may have told a length too, which net/http drops: a server on the way
@@ -524,6 +525,7 @@ func (c *call) decide(asked []policy.Asked) error {
 func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
 	req := &policy.Request{CallID: c.record.CallID, At: c.started, Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
 		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
+	req.Behind, _ = c.modelBehind(string(c.record.ModelID))
 	if c.route.Charged() { // what costs nothing uses up no bound
 		req.Guard = c.g.Guard
 	}
@@ -542,7 +544,7 @@ func (c *call) chooseRole() error {
 			if role.ARN != c.target.Role {
 				continue
 			}
-		} else if ok, _ := role.When.Holds(c.fact); !ok {
+		} else if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,

@@ -142,8 +142,7 @@ var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return 
 func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error, err error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Opened, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Opened)
 	payload := bytes.Clone(*scratch) // it is kept until the call is over
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -160,8 +159,7 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Closed, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Closed)
 	j.mu.Lock()
 	s, end, err := j.append(*scratch)
 	if err != nil {
