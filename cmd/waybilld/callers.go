@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -334,17 +331,4 @@ func (c *callers) Close() {
 	if c.audit != nil {
 		_ = c.audit.Close() // Err has told what could not be written
 	}
-}
-
-// readPool reads the authorities that client certificates are verified with.
-func readPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s: there is no certificate in it", file), Hint: "tls.clientCA names a PEM file of authorities"}
-	}
-	return pool, nil
 }

@@ -36,7 +36,7 @@ func TestReload(t *testing.T) {
 	g := &gateway.Gateway{Callers: who}
 	g.Reload(&c.gateway)
 	registry := prometheus.NewRegistry()
-	r := newReloader(file, c, g, who, slog.New(slog.DiscardHandler), registry)
+	r := newReloader(file, c, g, who, new(listenerTLS), slog.New(slog.DiscardHandler), registry)
 	failed := func() float64 {
 		var m dto.Metric
 		if err := r.failed.Write(&m); err != nil {

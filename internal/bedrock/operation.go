@@ -77,6 +77,12 @@ type Route struct {
 	EventStream bool
 }
 
+// Charged is set where AWS charges the operation: for the use of a model, or for a
+// guardrail's text units.
+func (r Route) Charged() bool {
+	return r.Spends || r.Operation == ApplyGuardrail || r.Operation == InvokeGuardrailChecks
+}
+
 type native struct {
 	op      Operation
 	carrier Carrier

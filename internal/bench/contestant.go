@@ -54,6 +54,7 @@ func kinds() []kind {
 		{name: "proxy", title: "ReverseProxy", command: startProxy("bare")},
 		{name: "sigv4", title: "ReverseProxy + SigV4", signs: true, command: startProxy("sign")},
 		{name: "waybilld", title: "waybilld", signs: true, journal: true, command: startWaybilld("")},
+		{name: "bearer", title: "waybilld, signing: bearer", signs: true, journal: true, command: startWaybilld("signing: bearer\n")},
 	}
 }
 
@@ -67,6 +68,7 @@ type contestant struct {
 	ended  chan error
 	log    bytes.Buffer // what it said on stderr, once it has ended
 	token  string
+	admin  string // URL of waybilld's own pages
 }
 
 func (c *contestant) pid() int {
@@ -267,7 +269,7 @@ journal: {dir: journal}
 				return nil, err
 			}
 		}
-		b.admin = "http://" + admin
+		c.admin = "http://" + admin
 		return exec.Command(b.waybilld, "--config", filepath.Join(c.dir, "waybilld.yaml")), nil
 	}
 }

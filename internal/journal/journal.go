@@ -142,8 +142,7 @@ var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return 
 func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error, err error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Opened, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Opened)
 	payload := bytes.Clone(*scratch) // it is kept until the call is over
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -160,8 +159,7 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Closed, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Closed)
 	j.mu.Lock()
 	s, end, err := j.append(*scratch)
 	if err != nil {
@@ -383,7 +381,8 @@ func (j *Journal) syncOnce() time.Duration {
 		return j.config.SegmentAge
 	}
 	now := j.config.Now()
-	if age := now.Sub(s.created); age >= j.config.SegmentAge && (s.count > uint64(len(j.open)) || s.waiting > 0) {
+	old := now.Sub(s.created) >= j.config.SegmentAge
+	if old && s.count > uint64(len(j.open)) {
 		j.seal()
 		return j.config.SegmentAge
 	}
@@ -407,6 +406,9 @@ func (j *Journal) syncOnce() time.Duration {
 				j.rouse()
 			}
 		}
+	}
+	if old { // it holds calls under way and nothing else: what is written next wakes the syncer
+		return j.config.SegmentAge
 	}
 	return max(j.config.SegmentAge-now.Sub(s.created), time.Millisecond)
 }

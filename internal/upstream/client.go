@@ -225,7 +225,7 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 		return nil, err
 	}
 	cn := &conn{Conn: raw, client: c, to: to, raw: rawOf(raw)}
-	cn.in = bufio.NewReaderSize(cn, 4<<10)
+	cn.in = bufio.NewReaderSize(cn, 2<<10) // what is larger passes it by
 	if to.scheme == "http" {
 		return cn, nil
 	}
