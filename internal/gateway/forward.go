@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -175,6 +176,40 @@ var ownFailures = map[string]bool{"ExpiredTokenException": true, "UnrecognizedCl
 	"ExpiredToken": true, "InvalidClientTokenId": true, "SignatureDoesNotMatch": true, "MissingAuthenticationToken": true, "IncompleteSignature": true,
 	"RequestTimeTooSkewed": true, "RequestExpired": true}
 
+// keyRefused reports whether AWS refuses the short-term key that a request was sent with.
+// On bedrock-mantle and in the shapes of OpenAI and Anthropic that is 401, whatever it is
+// called. Else it is named like a permission that the caller lacks, and only the words
+// tell, or that what is not permitted is the key itself (service authorization reference,
+// CallWithBearerToken).
+func keyRefused(r *http.Request, status int, said []byte) bool {
+	if key := r.Header["Authorization"]; len(key) != 1 || !strings.HasPrefix(key[0], "Bearer ") {
+		return false
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		return true
+	case http.StatusForbidden:
+	default:
+		return false
+	}
+	var answer struct {
+		Message string
+		Error   struct{ Message string }
+	}
+	_ = json.Unmarshal(said, &answer) // what does not fit says nothing
+	words := strings.ToLower(or(answer.Message, answer.Error.Message))
+	if _, denied, ok := strings.Cut(words, "is not authorized to perform: "); ok {
+		action, _, _ := strings.Cut(denied, " ")
+		return strings.HasSuffix(action, ":callwithbearertoken")
+	}
+	for _, of := range []string{"api key", "api-key", "bearer token"} {
+		if strings.Contains(words, of) {
+			return true
+		}
+	}
+	return false
+}
+
 // send makes the call. Where AWS does not accept our credentials, it gets new ones and
 // tries once more: the first try has not run.
 func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Response, error) {
@@ -201,16 +236,16 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1502", Message: "AWS did not answer", Hint: "try again", Err: err}
 		}
 		kind, said := c.refusal(answer)
-		if !ownFailures[kind] {
+		if !ownFailures[kind] && !keyRefused(r, answer.StatusCode, said) {
 			return answer, nil
 		}
 		answer.Body.Close()
 		c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "refused by AWS"
-		c.g.Signer.Forget(c.session)
-		if attempt > 0 {
+		if attempt > 0 { // the session is a new one: if another is at fault, the next call gets it
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1403", Message: "AWS does not accept the gateway's credentials", Hint: "try again; the gateway's operator sees why",
-				Err: fmt.Errorf("%s: %s", kind, said)}
+				Err: fmt.Errorf("%s: %q", kind, shown(said))}
 		}
+		c.g.Signer.Forget(c.session)
 		if r, err = c.signed(ctx, caller); err != nil {
 			return nil, err
 		}
@@ -240,6 +275,15 @@ func (c *call) refusal(answer *http.Response) (kind string, said []byte) {
 	_, _ = meter.Write(said) // it never fails
 	kind = meter.Read().ErrorCode
 	return kind[strings.IndexByte(kind, '#')+1:], said
+}
+
+// shown is the beginning of AWS's refusal of a signature, for the log. What follows it is
+// the request as AWS would have signed it, with the session's token and the call's tags.
+func shown(said []byte) []byte {
+	if i := bytes.Index(said, []byte("Canonical")); i >= 0 {
+		said = said[:i]
+	}
+	return said[:min(len(said), 300)]
 }
 
 // failing is a reader that gives nothing but an error, if there is one.
