@@ -47,10 +47,13 @@ resource "aws_organizations_policy" "waybill_scp" {
           "bedrock:CreateModelInvocationJob",
           "bedrock:InvokeAgent",
           "bedrock:InvokeInlineAgent",
+          "bedrock:InvokeBuilder",
           "bedrock:InvokeTool",
+          "bedrock-mantle:CreateAgentSession*",
           "bedrock:InvokeFlow",
           "bedrock:StartFlowExecution",
           "bedrock:Retrieve*",
+          "bedrock:AgenticRetrieve*",
           "bedrock:GenerateQuery",
           "bedrock:StartIngestionJob",
           "bedrock:IngestKnowledgeBaseDocuments"
@@ -141,12 +144,29 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
           "arn:aws:bedrock:*:111122223333:project/default"
         ]
       },
+      # stored responses on bedrock-runtime are read, cancelled and deleted on the project
+      {
+        "Sid": "WaybillStored",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke"
+        ],
+        "Resource": "arn:aws:bedrock:*:111122223333:project/default"
+      },
       # models on bedrock-mantle, which authorizes on the project
       {
         "Sid": "WaybillMantle",
         "Effect": "Allow",
+        "Action": "bedrock-mantle:CreateInference",
+        "Resource": "arn:aws:bedrock-mantle:*:111122223333:project/*"
+      },
+      # stored responses on bedrock-mantle
+      {
+        "Sid": "WaybillMantleStored",
+        "Effect": "Allow",
         "Action": [
-          "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",
           "bedrock-mantle:DeleteInference"
@@ -191,6 +211,9 @@ resource "aws_vpc_endpoint_policy" "waybill_vpc_endpoint" {
         "Action": [
           "bedrock:InvokeModel",
           "bedrock:InvokeModelWithResponseStream",
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke",
           "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",
