@@ -433,7 +433,7 @@ func (g *Guard) passing() []string {
 var (
 	roleChanges = texts{"iam:AttachRolePolicy", "iam:CreateRole", "iam:DeleteRolePermissionsBoundary", "iam:DeleteRolePolicy", "iam:DetachRolePolicy",
 		"iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:TagRole", "iam:UntagRole", "iam:UpdateAssumeRolePolicy"}
-	tagGrants   = texts{"iam:CreateRole", "iam:CreateUser", "iam:TagRole", "iam:TagUser", "sts:TagSession"}
+	tagGrants = texts{"iam:CreateRole", "iam:CreateUser", "iam:TagRole", "iam:TagUser", "sts:TagSession"}
 )
 
 func sidName(name string) string {
@@ -638,10 +638,8 @@ func (g *Guard) warnings() []string {
 	if matchesAny(g.Roles, g.Gateway) {
 		out = append(out, "the role that the gateway runs as matches roles as well: what calls under it directly passes, with no tags of a session; give the others a path or a name of their own")
 	}
-	for _, arn := range g.passing() {
-		if strings.Split(arn, ":")[4] == "*" {
-			out = append(out, "the endpoint policy lets in roles of any account in the world that match "+arn+", which is a way out for what is inside: write the account where you can")
-		}
+	if anywhere := slices.DeleteFunc(g.passing(), func(arn string) bool { return strings.Split(arn, ":")[4] != "*" }); len(anywhere) > 0 {
+		out = append(out, "the endpoint policy lets in roles of any account in the world that match "+strings.Join(anywhere, ", ")+": write the account where you can")
 	}
 	if len(g.Require) == 0 {
 		out = append(out, "no session tags are required: calls may come without an owner")

@@ -488,8 +488,7 @@ func TestCounterExampleIsSmall(t *testing.T) {
 	}
 	for _, f := range proof.Failures {
 		r := f.Request
-		if r.Action != "bedrock-mantle:CreateInference" || r.Resource != "*" || len(r.Context) > 1 || // but for aws:ViaAWSService
-			len(r.Caller.Tags) > 0 || f.Want != "deny" || f.Got != "allowed" {
+		if r.Action != "bedrock-mantle:CreateInference" || r.Resource != "*" || len(r.Context) > 0 || len(r.Caller.Tags) > 0 || f.Want != "deny" || f.Got != "allowed" {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -45,8 +45,10 @@ type CounterExample struct {
 	// that Got, being undecided, hangs on.
 	Missing []string    `json:"missing,omitempty"`
 	Request iam.Request `json:"request"`
-	// Alike are further requests of the same caller, with the same outcome.
-	Alike int `json:"alike"`
+	// Alike are further requests that come out wrong for the same reason, and Callers how many
+	// made them and this one.
+	Alike   int `json:"alike"`
+	Callers int `json:"callers"`
 }
 
 // ProofOptions say how a proof is made.
@@ -167,6 +169,7 @@ func (p *Policies) Prove(o ProofOptions) (*Proof, error) {
 	proof := &Proof{Requests: len(scenarios), Seed: o.Seed, Failures: []CounterExample{}}
 	counts := map[layer]*ProvedLayer{}
 	found := make(map[string]int)
+	who := make(map[string]map[string]bool)
 	for i := range scenarios {
 		s := &scenarios[i]
 		must, _ := v.must(s)
@@ -199,17 +202,34 @@ func (p *Policies) Prove(o ProofOptions) (*Proof, error) {
 		if err != nil {
 			return nil, err
 		}
-		key := strings.Join([]string{example.Layer, example.Who, example.Want, example.Got, example.Sid, serviceOf(example.Request.Action)}, "|")
-		if at, ok := found[key]; ok {
+		key := strings.Join([]string{example.Layer, example.Want, example.Got, example.Sid, example.Why, closedBy(example.Request.Action), serviceOf(example.Request.Action)}, "|")
+		at, ok := found[key]
+		if !ok {
+			who[key] = make(map[string]bool)
+		}
+		who[key][example.Who] = true
+		if ok {
 			proof.Failures[at].Alike++
+			proof.Failures[at].Callers = len(who[key])
 			continue
 		}
+		example.Callers = 1
 		found[key] = len(proof.Failures)
 		proof.Failures = append(proof.Failures, example)
 		if o.First {
 			break
 		}
 	}
+	// What lets somebody call a model comes first.
+	slices.SortStableFunc(proof.Failures, func(x, y CounterExample) int {
+		rank := func(f CounterExample) int {
+			if closedBy(f.Request.Action) == "inference" {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(x), rank(y))
+	})
 	for _, l := range []layer{byControl, byEndpoint, byTrust} {
 		if counts[l] != nil {
 			proof.Layers = append(proof.Layers, *counts[l])
@@ -894,6 +914,9 @@ func (v *prover) example(s *scenario) (CounterExample, error) {
 	must, why := v.must(s)
 	r, p := v.ask(s)
 	got, err := iam.Evaluate(&r, &p)
+	if s.via == "" {
+		delete(r.Context, "aws:ViaAWSService") // as ever
+	}
 	return CounterExample{Layer: string(s.layer), Who: s.class.name, Want: string(must), Got: cmp.Or(string(got.Outcome), "nothing"), Why: why,
 		Policy: got.Policy, Sid: got.Sid, Missing: got.Missing, Request: r}, err
 }

@@ -14,6 +14,12 @@ variable "waybill_vpc_endpoints" {
   default     = []
 }
 
+variable "waybill_role_name" {
+  description = "Name of the role under which the gateway calls Bedrock; one that the guard's roles match"
+  type        = string
+  default     = "bedrock"
+}
+
 # Nobody but the gateway reaches Bedrock.
 resource "aws_organizations_policy" "waybill_scp" {
   name        = "waybill-scp"
@@ -240,7 +246,7 @@ resource "aws_organizations_policy_attachment" "waybill_scp" {
 
 # Only the gateway becomes these roles, with tags that say whose call it is.
 resource "aws_iam_role" "waybill_bedrock" {
-  name        = "bedrock"
+  name        = var.waybill_role_name
   path        = "/waybill/"
   description = "Only the gateway becomes these roles, with tags that say whose call it is"
   assume_role_policy = jsonencode({
