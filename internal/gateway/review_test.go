@@ -301,3 +301,27 @@ func TestWithin(t *testing.T) {
 		t.Errorf("thirty headers: %q, %v", got, err)
 	}
 }
+
+// What is no text, in an error's name or in what a caller calls a call, reaches the caller,
+// the record and the metrics without harm.
+func TestNamesThatAreNoText(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	s := newStand(t, nil)
+	s.gw.Metrics = gateway.NewMetrics(registry)
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		a := answered(r, 400, `{"message":"x"}`)
+		a.Header.Set("X-Amzn-Errortype", "Bad\xff")
+		return a, nil
+	}}
+	a, text := s.post(t, answerPath, hello, map[string]string{"Traceparent": "00-\xff", "Amz-Sdk-Invocation-Id": "\xfe"})
+	if a.StatusCode != 400 || text != `{"message":"x"}` || a.Header.Get("X-Amzn-Errortype") != "Bad\xff" {
+		t.Errorf("%d %s, %q", a.StatusCode, text, a.Header.Get("X-Amzn-Errortype"))
+	}
+	records := s.records(t)
+	if len(records) != 1 || records[0].Outcome != waybill.Failed || !strings.HasPrefix(records[0].ErrorCode, "Bad") {
+		t.Errorf("recorded as %+v", records)
+	}
+	if n, err := testutil.GatherAndCount(registry, "gen_ai_server_request_duration_seconds"); err != nil || n != 1 {
+		t.Errorf("%d series of durations, %v", n, err)
+	}
+}
