@@ -1,7 +1,6 @@
 package bedrock
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,12 +55,16 @@ func SetProject(h http.Header, shape Shape, project string, spellings []string) 
 }
 
 func take(h http.Header, is func(lower string) bool) []string {
-	var values []string
-	for _, name := range slices.Sorted(maps.Keys(h)) { // in an order that does not change
+	var names, values []string
+	for name := range h {
 		if is(strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), "_", "-")) {
-			values = append(values, h[name]...)
-			delete(h, name)
+			names = append(names, name)
 		}
+	}
+	slices.Sort(names) // an order that does not change
+	for _, name := range names {
+		values = append(values, h[name]...)
+		delete(h, name)
 	}
 	return values
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,6 +154,7 @@ func FuzzUsageFilter(f *testing.F) {
 	f.Add([]byte(strings.ReplaceAll(delta+usage, "\n", "\r\n")), uint16(1), uint16(1))
 	f.Add([]byte(": c\n"+usage+"\n\n\r\n: d\r\n\ndata: {\"choices\":[],\ndata: \"usage\":{}}\n\n"), uint16(7), uint16(2))
 	f.Add([]byte(usage+strings.TrimSpace(usage)), uint16(9), uint16(9))
+	f.Add([]byte("data: { \"usage\" : null , \"a\":{\"usage\":null}}\n\nid: 1\ndata:{\"usage\":null}\r\n\r\n"), uint16(4), uint16(90))
 	// passed is what may have left of whole events, and how many bytes they are.
 	passed := func(stream []byte) (out []byte, n int) {
 		at := 0
@@ -190,12 +192,14 @@ func FuzzUsageFilter(f *testing.F) {
 // withoutUsage is an event as a caller sees it who asked for no usage.
 func withoutUsage(event []byte) []byte {
 	var data, comments []string
+	lines := 0
 	for line := range strings.Lines(string(event)) {
 		text := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		if strings.HasPrefix(text, ":") {
 			comments = append(comments, line)
 		} else if field, value, _ := strings.Cut(text, ":"); field == "data" {
 			data = append(data, strings.TrimPrefix(value, " "))
+			lines++
 		}
 	}
 	for len(data) > 0 && data[0] == "" {
@@ -208,11 +212,43 @@ func withoutUsage(event []byte) []byte {
 	}
 	var choices []json.RawMessage
 	var usage map[string]json.RawMessage
+	if string(members["usage"]) == "null" && lines == 1 && bytes.Contains(event, []byte(`"usage"`)) {
+		at := bytes.Index(append([]byte{'\n'}, event...), []byte("\ndata:")) + len("data:")
+		return slices.Concat(event[:at], withoutNull(event[at:]))
+	}
 	if members["choices"] == nil || json.Unmarshal(members["choices"], &choices) != nil || len(choices) > 0 || json.Unmarshal(members["usage"], &usage) != nil || usage == nil ||
 		!bytes.Contains(event, []byte(`"usage"`)) { // its name written with escapes: no server does
 		return event
 	}
 	return []byte(strings.Join(comments, ""))
+}
+
+// withoutNull is a text that begins with an object, without that object's member usage.
+// The decoder says where members begin and end.
+func withoutNull(text []byte) []byte {
+	type place struct{ name, end int64 }
+	var members []place
+	this := -1
+	d := jsontext.NewDecoder(bytes.NewReader(text))
+	d.ReadToken() // the opening brace
+	for d.PeekKind() == '"' {
+		name, _ := d.ReadValue()
+		at := d.InputOffset() - int64(len(name))
+		if plain, _ := jsontext.AppendUnquote(nil, name); string(plain) == "usage" {
+			this = len(members)
+		}
+		d.SkipValue()
+		members = append(members, place{at, d.InputOffset()})
+	}
+	m := members[this]
+	switch {
+	case this < len(members)-1:
+		return slices.Concat(text[:m.name], text[members[this+1].name:])
+	case this > 0:
+		before := members[this-1].end
+		return slices.Concat(text[:before+int64(bytes.IndexByte(text[before:], ','))], text[m.end:])
+	}
+	return slices.Concat(text[:m.name], text[m.end:])
 }
 
 // FuzzBody: an answer in one JSON object is read as encoding/json reads it, and the

@@ -537,23 +537,29 @@ func TestUsageFilter(t *testing.T) {
 		empty = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n"
 		both  = "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
 		done  = "data: [DONE]\n\n"
+		plain = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\"\"}}]}\n\n" // first, unasked
 	)
 	long := "data: \"" + strings.Repeat("x", 100<<10) + "\"\n\n"
 	tests := []struct{ in, want string }{
-		{empty + first + usage + done, empty + first + done},
-		{first + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + done},
-		{first + strings.TrimSpace(usage), first},
-		{first + both + done, first + both + done},
-		{long + first + usage + long + usage + done, long + first + long + done},
-		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + first + "cut in the mi"},
+		{empty + first + usage + done, empty + plain + done},
+		{first + strings.ReplaceAll(usage, "\n", "\r\n") + done, plain + done},
+		{first + strings.TrimSpace(usage), plain},
+		{first + both + done, plain + both + done},
+		{long + first + usage + long + usage + done, long + plain + long + done},
+		{": comment\n\n\n" + first + "cut in the mi", ": comment\n\n\n" + plain + "cut in the mi"},
 		{": one\n" + usage + done, ": one\n" + done},
 		{"x\n" + usage + done, done},
 		{"\n\r\n" + usage + done, "\n\r\n" + done},
-		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, first + ": two\r\n" + done},
+		{first + "event: x\r\n: two\r\nid: 7\r\n" + strings.ReplaceAll(usage, "\n", "\r\n") + done, plain + ": two\r\n" + done},
 		{"data: {\"choices\":[ ],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n" + done, done},
 		{strings.Replace(usage, "[]", "null", 1) + done, done},
 		{strings.Replace(usage, "}}", "}", 1) + done, strings.Replace(usage, "}}", "}", 1) + done},
-		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done},
+		{strings.Replace(usage, `{"prompt_tokens":10,"completion_tokens":5}`, "null", 1) + done, "data: {\"id\":\"c1\",\"choices\":[]}\n\n" + done},
+		{"data: {\"a\": 1, \"usage\": null, \"b\": {\"usage\": null}}\r\n\r\n", "data: {\"a\": 1, \"b\": {\"usage\": null}}\r\n\r\n"},
+		{"event: x\ndata:{\"usage\":null , \"a\":1}\nid: 2\n\n", "event: x\ndata:{\"a\":1}\nid: 2\n\n"},
+		{"data: {\"a\":1 , \"usage\":null }\n\n", "data: {\"a\":1  }\n\n"},
+		{"data: { \"usage\":null}\n\n", "data: { }\n\n"},
+		{"data: {\"a\":1,\ndata: \"usage\":null}\n\n", "data: {\"a\":1,\ndata: \"usage\":null}\n\n"},
 		{"", ""},
 	}
 	for _, tt := range tests {

@@ -77,11 +77,13 @@ func (s *eventScanner) end() {
 	s.take(nil)
 }
 
-// A UsageFilter takes the usage chunk out of a Chat Completions stream, for callers
-// who did not ask for it: the gateway did, see Body.WithUsage. Many clients read the
-// first choice of every chunk, and this one has none. All other bytes pass unchanged,
-// also usage that rides on a chunk with choices: that chunk would have come anyhow, and a
-// member more harms no client. Lines end as Bedrock ends them, with LF or CRLF.
+// A UsageFilter takes out of a Chat Completions stream what only those callers get who ask
+// for its usage: the gateway did, see Body.WithUsage. That is the chunk with the usage and
+// no choices (many clients read the first choice of every chunk, and this one has none),
+// and the member "usage":null of all other chunks (OpenAI's API reference, stream_options).
+// All other bytes pass unchanged, also usage that rides on a chunk with choices: that chunk
+// would have come anyhow, and a member more harms no client. Lines end as Bedrock ends
+// them, with LF or CRLF.
 type UsageFilter struct {
 	held []byte // the event being read
 	line int    // bytes of the line being read
@@ -114,10 +116,10 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 			f.line = 0
 		}
 		switch {
-		case ends && !f.pass && isUsageChunk(f.held):
-			f.out = appendComments(f.out, f.held)
+		case ends && !f.pass:
+			f.out = appendAsUnasked(f.out, f.held)
 			f.held = f.held[:0]
-		case ends, f.pass, len(f.held) > maxUsageChunk:
+		case f.pass, len(f.held) > maxUsageChunk:
 			f.out = append(f.out, f.held...)
 			f.pass, f.held = !ends, f.held[:0]
 		}
@@ -127,10 +129,59 @@ func (f *UsageFilter) Filter(p []byte) []byte {
 
 // End returns what is held at the end of the stream.
 func (f *UsageFilter) End() []byte {
-	if !f.pass && isUsageChunk(f.held) {
-		return appendComments(nil, f.held)
+	if f.pass {
+		return f.held
 	}
-	return f.held
+	return appendAsUnasked(nil, f.held)
+}
+
+// appendAsUnasked appends an event as a caller gets it who asked for no usage.
+func appendAsUnasked(out, event []byte) []byte {
+	switch {
+	case !bytes.Contains(event, usageWord):
+		return append(out, event...)
+	case isUsageChunk(event):
+		return appendComments(out, event)
+	}
+	from, to := nullUsage(event)
+	return append(append(out, event[:from]...), event[to:]...)
+}
+
+// nullUsage is the place of a chunk's member "usage":null, with its comma: the one after it,
+// or if it is the last the one before it. It is empty where there is none. A chunk is one
+// line of data; what is more, or no JSON, is left alone.
+func nullUsage(event []byte) (from, to int) {
+	start, end, at := -1, 0, 0
+	for line := range bytes.Lines(event) {
+		if field, _, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte{':'}); string(field) == "data" {
+			if start >= 0 {
+				return 0, 0
+			}
+			start, end = at+len(field), at+len(bytes.TrimRight(line, "\r\n"))
+		}
+		at += len(line)
+	}
+	if start < 0 || start == end {
+		return 0, 0
+	}
+	data := event[start+1 : end] // the blank after the colon is one before the value
+	start++
+	first := skipBlank(data, 0) + 1
+	err := readObject(data, func(m jsonMember) error {
+		if string(m.name) == "usage" && data[m.valueStart] == 'n' {
+			from, to = m.nameStart, m.valueEnd
+		}
+		return nil
+	})
+	if err != nil || to == 0 {
+		return 0, 0
+	}
+	if after := skipBlank(data, to); data[after] == ',' {
+		to = skipBlank(data, after+1)
+	} else if from != skipBlank(data, first) {
+		from = bytes.LastIndexByte(data[:from], ',')
+	}
+	return start + from, start + to
 }
 
 // appendComments appends the comments that stand in an event: they are not of it.

@@ -330,12 +330,6 @@ func (s *stand) checkRecords(t *testing.T, records []waybill.Invocation) {
 		if call.Status != http.StatusOK {
 			continue
 		}
-		if bytes.Contains(call.RequestBody, []byte(`"stream":true`)) && call.Operation == "ChatCompletions" && !bytes.Contains(call.RequestBody, []byte("include_usage")) {
-			if r.Usage.Known {
-				t.Errorf("%s of %s: the journal has %v, and AWS did not tell it", call.Operation, user, r.Usage)
-			}
-			continue // the caller did not ask for it, and the gateway is not told to
-		}
 		if !r.Usage.Known || r.Usage.Of(waybill.Input) != call.InputTokens || r.Usage.Of(waybill.Output) != call.OutputTokens {
 			t.Errorf("%s of %s: the journal has %v, AWS %d in and %d out", call.Operation, user, r.Usage, call.InputTokens, call.OutputTokens)
 		}
@@ -348,7 +342,7 @@ func (s *stand) checkRecords(t *testing.T, records []waybill.Invocation) {
 			t.Errorf("%s was refused %d times, want once", user, refused[user])
 		}
 	}
-	if len(served) < 2 { // the SDK for Go is always here
-		t.Errorf("calls of %d clients reached AWS", len(served))
+	if len(served) == 0 { // the SDK for Go is always here
+		t.Error("no call reached AWS through the gateway")
 	}
 }

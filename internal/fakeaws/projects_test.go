@@ -160,7 +160,7 @@ func TestTracesOfMantle(t *testing.T) {
 	if err := WriteTrail(func(key string, _ []byte) error { files = append(files, key); return nil }, "trail", calls, true); err != nil || len(files) == 0 || !strings.HasPrefix(files[0], "trail/AWSLogs/111122223333/CloudTrail/us-east-1/") {
 		t.Errorf("%v %v", files, err)
 	}
-	logged := make(map[string]map[string]any)
+	logged, records := make(map[string]map[string]any), 0
 	err := WriteLogs(func(key string, body []byte) error {
 		if !strings.HasSuffix(key, ".json.gz") || strings.Contains(key, "/data/") {
 			return nil
@@ -174,12 +174,13 @@ func TestTracesOfMantle(t *testing.T) {
 			if err := d.Decode(&r); err != nil {
 				return err
 			}
+			records++
 			logged[r["operation"].(string)] = r
 		}
 		return nil
 	}, calls, LogOptions{})
-	if err != nil || len(logged) != 4 {
-		t.Fatalf("the log has %v: %v", logged, err)
+	if err != nil || len(logged) != 4 || records != 4 {
+		t.Fatalf("the log has %d records, of %v: %v", records, logged, err)
 	}
 	for operation, model := range map[string]string{"Converse": "us.amazon.nova-lite-v1:0", "Responses": "arn:aws:bedrock:us-east-1:111122223333:inference-profile/us.openai.gpt-5.6-sol",
 		"ChatCompletions": "arn:aws:bedrock:us-east-1:111122223333:inference-profile/us.openai.gpt-5.6-sol", "Messages": "arn:aws:bedrock:us-east-1:111122223333:inference-profile/us.anthropic.claude-sonnet-5"} {

@@ -50,7 +50,7 @@ func (c *call) showCost(h http.Header) {
 // all of it; what it has read is then passed on in any case.
 func (c *call) holdBack(answer *http.Response) (head []byte, whole bool) {
 	most := or(c.config.Estimate.HoldBytes, 1<<20)
-	if c.stream || c.addUsage || answer.ContentLength > most {
+	if c.stream || answer.ContentLength > most {
 		return nil, false
 	}
 	head, err := io.ReadAll(io.LimitReader(answer.Body, most+1))

@@ -81,6 +81,7 @@ func TestFailureTable(t *testing.T) {
 		{name: "price, refuse in another environment", fails: breakPolicy, model: claude, when: "{environment: production}", rule: gateway.FailureRule{Price: gateway.Refuse}, status: 200, outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s := newStand(t, func(f *fakeaws.Config, c *gateway.Config) {
 				f.Roles = append(f.Roles, fakeaws.Role{ARN: fallback, Trusted: []string{gatewayUser}})
 				c.Roles = append(c.Roles, gateway.Role{ARN: fallback})

@@ -44,13 +44,16 @@ type limiter struct {
 	calls  atomic.Int64
 	bodies *semaphore.Weighted
 
-	mu       sync.Mutex     // guards byCaller
-	byCaller map[string]int // calls under way
+	mu       sync.Mutex       // guards byCaller
+	byCaller map[callerID]int // calls under way
 }
+
+// A callerID is one who calls, as limits count.
+type callerID struct{ issuer, subject string }
 
 func newLimiter(l Limits) *limiter {
 	l = l.withDefaults()
-	return &limiter{Limits: l, bodies: semaphore.NewWeighted(l.BodyBytes), byCaller: make(map[string]int)}
+	return &limiter{Limits: l, bodies: semaphore.NewWeighted(l.BodyBytes), byCaller: make(map[callerID]int)}
 }
 
 // next is a limiter for new limits, which goes on counting the calls under way if they
@@ -73,24 +76,24 @@ func (l *limiter) enter() error {
 func (l *limiter) leave() { l.calls.Add(-1) }
 
 // enterAs takes a place among a caller's own calls.
-func (l *limiter) enterAs(caller string) error {
+func (l *limiter) enterAs(who callerID) error {
 	if l.CallsPerCaller <= 0 {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byCaller[caller] >= l.CallsPerCaller {
+	if l.byCaller[who] >= l.CallsPerCaller {
 		return &waybill.Error{Kind: waybill.TooMany, Code: "WB1511", Message: fmt.Sprintf("this caller has %d calls under way at the gateway, as many as it may", l.CallsPerCaller), Hint: "wait for one to end"}
 	}
-	l.byCaller[caller]++
+	l.byCaller[who]++
 	return nil
 }
 
-func (l *limiter) leaveAs(caller string) {
+func (l *limiter) leaveAs(who callerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byCaller[caller]--; l.byCaller[caller] <= 0 {
-		delete(l.byCaller, caller)
+	if l.byCaller[who]--; l.byCaller[who] <= 0 {
+		delete(l.byCaller, who)
 	}
 }
 

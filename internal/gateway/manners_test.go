@@ -61,6 +61,9 @@ func TestDeadlines(t *testing.T) {
 		status   int // 0: the answer breaks off; -1: it may, if it had begun
 	}{
 		{"no first byte of mantle", firstByte, "/v1/chat/completions", never, "WB1505", 503},
+		{"no first byte of InvokeModel", gateway.Timeouts{FirstByte: map[waybill.Endpoint]time.Duration{waybill.Runtime: soon}}, answerPath, never, "WB1505", 408},
+		{"no first byte of Messages", gateway.Timeouts{FirstByte: map[waybill.Endpoint]time.Duration{waybill.Runtime: soon}}, messagesPath, never, "WB1505", 503},
+		{"no answer of InvokeModel within the call's time", gateway.Timeouts{Call: soon}, answerPath, never, "WB1507", 408},
 		{"silence", gateway.Timeouts{Idle: soon}, "/openai/v1/chat/completions", stalled, "WB1506", 0},
 		{"no answer within the call's time", gateway.Timeouts{Call: soon}, "/openai/v1/chat/completions", never, "WB1507", 503},
 		{"no end within the call's time", gateway.Timeouts{Call: soon}, "/openai/v1/chat/completions", stalled, "WB1507", -1},
@@ -82,7 +85,7 @@ func TestDeadlines(t *testing.T) {
 				if _, err = io.ReadAll(a.Body); err == nil && tt.status > 0 && a.StatusCode != tt.status {
 					t.Errorf("status %d, want %d", a.StatusCode, tt.status)
 				}
-				if err == nil && (a.Header.Get("X-Waybill-Error") != tt.code || a.Header.Get("Retry-After") == "") {
+				if err == nil && (a.Header.Get("X-Waybill-Error") != tt.code || a.Header.Get("Retry-After") != "" || a.Header.Get("X-Should-Retry") != "false") {
 					t.Errorf("headers %v", a.Header)
 				}
 			}

@@ -78,7 +78,7 @@ func (c *call) aim() {
 		if arn := t.pick(c.decision.Tags, t.Profiles, t.Profile); arn != "" && c.route.Spends {
 			c.useProfile(arn)
 		}
-		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && c.route.Spends {
+		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && (c.route.Spends || c.route.Stored() && c.record.Endpoint == waybill.Mantle) { // what is kept in a project is found there
 			if c.record.Endpoint == waybill.Mantle {
 				c.record.Project = project
 			} else if c.record.Profile == "" && c.record.ModelAsked == "" { // a profile may stand for it there
@@ -125,10 +125,8 @@ func (c *call) useProfile(arn string) {
 
 // askedModel is the foundation model that the caller named, as far as that is known.
 func (c *call) askedModel() string {
-	if c.record.ModelID.IsApplicationProfile() {
-		if source, ok := c.modelBehind(string(c.record.ModelID)); ok {
-			return source.Base()
-		}
+	if source, ok := c.modelBehind(string(c.record.ModelID)); ok {
+		return source.Base()
 	}
 	return c.record.ModelID.Base()
 }

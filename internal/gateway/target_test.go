@@ -12,6 +12,7 @@ import (
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
 	"github.com/waybill-dev/waybill/internal/gateway"
+	"github.com/waybill-dev/waybill/internal/identity"
 	"github.com/waybill-dev/waybill/internal/policy"
 )
 
@@ -224,4 +225,96 @@ type catalogue map[string]waybill.ModelID
 func (c catalogue) Model(arn string) (waybill.ModelID, bool) {
 	id, ok := c[arn]
 	return id, ok
+}
+
+// Conditions on the model, and keys that are held to models, know the model behind a
+// profile that the caller names.
+func TestConditionsKnowTheModelBehindAProfile(t *testing.T) {
+	s := newStand(t, func(f *fakeaws.Config, c *gateway.Config) {
+		f.Roles = append(f.Roles, fakeaws.Role{ARN: secondRole, Trusted: []string{gatewayUser}})
+		c.Roles = append([]gateway.Role{{ARN: secondRole, When: condition(t, "{model: anthropic.*}")}}, c.Roles...)
+	})
+	s.gw.Client, s.gw.Catalogue = new(catcher), catalogue{teamProfile: "us." + claude}
+	keys, ok := s.gw.Callers.(*identity.Keys)
+	if !ok {
+		t.Fatalf("callers are %T", s.gw.Callers)
+	}
+	for pattern, status := range map[string]int{"anthropic.*": 200, "amazon.*": 403} {
+		token, _, err := keys.Create(identity.Key{Subject: "user-17", Models: []string{pattern}, Tags: waybill.NewTags(waybill.Tag{Key: "team", Value: "search"})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.token = token
+		a, text := s.post(t, "/model/"+strings.ReplaceAll(strings.ReplaceAll(teamProfile, ":", "%3A"), "/", "%2F")+"/invoke", `{}`, nil)
+		if a.StatusCode != status {
+			t.Errorf("a key for %s: %d %s", pattern, a.StatusCode, text)
+		}
+	}
+	for _, r := range s.records(t) {
+		if r.Outcome == waybill.Completed && !strings.Contains(r.PrincipalARN, "/bedrock-second/") {
+			t.Errorf("the call was made as %s", r.PrincipalARN)
+		}
+	}
+}
+
+// The policy's own rules and applications know the model behind what a caller names that
+// does not name it: a profile, provisioned throughput, a model of one's own. modelId stays
+// what the caller names.
+func TestThePolicyKnowsTheModelBehind(t *testing.T) {
+	const (
+		text = `
+session: {name: '{user}'}
+tags:
+  keys:
+    team:   {required: true, values: [search, ads], carriers: [session, request]}
+    user:   {from: caller.subject, carriers: [session]}
+    vendor: {carriers: [request]}
+    own:    {carriers: [request]}
+    ticket: {carriers: [request]}
+  rules:
+    - {name: claude names its ticket, when: {model: anthropic.claude-*}, require: [ticket]}
+applications:
+  - {name: nova, when: {model: amazon.nova-*}, tags: {vendor: amazon}}
+  - {name: own, when: {modelId: 'arn:*:provisioned-model/*'}, tags: {own: 'yes'}}
+`
+		us          = "arn:aws:bedrock:us-east-1:111122223333:"
+		provisioned = us + "provisioned-model/abc123"
+		deployment  = us + "custom-model-deployment/qwerty"
+		imported    = us + "imported-model/abcdefg"
+	)
+	for _, tt := range []struct {
+		id     string
+		status int
+		tags   map[string]string // beside team and user
+	}{
+		{nova, 200, map[string]string{"vendor": "amazon"}},
+		{claude, 403, nil},
+		{teamProfile, 403, nil},
+		{otherProfile, 200, nil}, // nobody knows its model
+		{provisioned, 200, map[string]string{"vendor": "amazon", "own": "yes"}},
+		{deployment, 403, nil},
+		{imported, 200, nil},
+	} {
+		s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+			p, err := policy.Parse("policy.yaml", []byte(text), policy.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Policy, c.Profiles = p, map[string]waybill.ModelID{provisioned: nova, deployment: claude}
+		})
+		s.gw.Client, s.gw.Catalogue = new(catcher), catalogue{teamProfile: "us." + claude}
+		if a, text := s.post(t, "/model/"+strings.NewReplacer(":", "%3A", "/", "%2F").Replace(tt.id)+"/invoke", `{}`, nil); a.StatusCode != tt.status {
+			t.Errorf("%s: %d %s", tt.id, a.StatusCode, text)
+		}
+		r := s.records(t)[0]
+		if string(r.ModelID) != tt.id {
+			t.Errorf("%s is recorded as %s", tt.id, r.ModelID)
+		}
+		got := maps.Collect(r.Tags.All())
+		delete(got, "team")
+		delete(got, "user")
+		if tt.status == 200 && !maps.Equal(got, tt.tags) {
+			t.Errorf("%s has the tags %v, want %v", tt.id, got, tt.tags)
+		}
+	}
 }

@@ -142,8 +142,7 @@ var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return 
 func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error, err error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Opened, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Opened)
 	payload := bytes.Clone(*scratch) // it is kept until the call is over
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -152,8 +151,6 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 		return nil, fmt.Errorf("record opened call: %w", err)
 	}
 	j.open[v.CallID] = payload
-	s.waiting++
-	j.rouse()
 	return func(ctx context.Context) error { return j.wait(ctx, s, end) }, nil
 }
 
@@ -162,8 +159,7 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	entry := waybill.Entry{Kind: waybill.Closed, Invocation: v}
-	*scratch = entry.AppendJSON((*scratch)[:0])
+	*scratch = v.AppendEntry((*scratch)[:0], waybill.Closed)
 	j.mu.Lock()
 	s, end, err := j.append(*scratch)
 	if err != nil {
@@ -171,10 +167,6 @@ func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 		return fmt.Errorf("record closed call: %w", err)
 	}
 	delete(j.open, v.CallID)
-	if j.config.SyncEvery {
-		s.waiting++
-	}
-	j.rouse()
 	j.mu.Unlock()
 	if j.config.SyncEvery {
 		return j.wait(ctx, s, end)
@@ -249,6 +241,7 @@ func (j *Journal) write(s *segment, payload []byte) error {
 	s.written = s.size
 	if s.dirty.IsZero() {
 		s.dirty = j.config.Now()
+		j.rouse()
 	}
 	return nil
 }
@@ -322,13 +315,17 @@ func (j *Journal) finish(s *segment, err error) {
 	j.failure = fmt.Errorf("segment %s was given up: %w", filepath.Base(s.path), err)
 }
 
-// wait blocks until the segment is on disk up to end.
+// wait blocks until the segment is on disk up to end. Only who waits hurries the disk:
+// an opened entry is synced by itself while the call is under way, with whatever comes
+// in those milliseconds.
 func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
-	if j.mu.Lock(); s.synced >= end { // as most are, once the answer is there
-		s.waiting--
+	j.mu.Lock()
+	if s.synced >= end { // as most are, once the answer is there
 		j.mu.Unlock()
 		return nil
 	}
+	s.waiting++
+	j.rouse()
 	j.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		j.mu.Lock()
@@ -384,7 +381,8 @@ func (j *Journal) syncOnce() time.Duration {
 		return j.config.SegmentAge
 	}
 	now := j.config.Now()
-	if age := now.Sub(s.created); age >= j.config.SegmentAge && (s.count > uint64(len(j.open)) || s.waiting > 0) {
+	old := now.Sub(s.created) >= j.config.SegmentAge
+	if old && s.count > uint64(len(j.open)) {
 		j.seal()
 		return j.config.SegmentAge
 	}
@@ -408,6 +406,9 @@ func (j *Journal) syncOnce() time.Duration {
 				j.rouse()
 			}
 		}
+	}
+	if old { // it holds calls under way and nothing else: what is written next wakes the syncer
+		return j.config.SegmentAge
 	}
 	return max(j.config.SegmentAge-now.Sub(s.created), time.Millisecond)
 }

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -132,6 +134,38 @@ func TestManyWritersShareOneSync(t *testing.T) {
 	if got := read(t, dir); len(got) != 640 {
 		t.Errorf("%d calls, want 640", len(got))
 	}
+}
+
+// A call that lasts longer than segments do leaves the syncer asleep, and its segment is
+// sealed as soon as it has ended.
+func TestLongCallLeavesTheSyncerAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var looks atomic.Int64
+		j := start(t, dir, Config{SegmentAge: time.Minute, Now: func() time.Time { looks.Add(1); return time.Now() }})
+		if _, err := j.Open(call("long")); err != nil { // and nobody waits for the disk: its answer never comes
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := looks.Load(); n > 200 {
+			t.Errorf("the syncer looked %d times in an hour in which nothing happened", n)
+		}
+		if s, _ := Segments(dir); len(s) != 0 {
+			t.Errorf("%d segments are sealed that hold nothing but a call under way", len(s))
+		}
+		if err := j.Close(t.Context(), call("long")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s, _ := Segments(dir); len(s) != 1 {
+			t.Errorf("%d segments are sealed once the call is over, want 1", len(s))
+		}
+		if err := j.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // A call that is open while its segment is sealed is closed in a later one, once.

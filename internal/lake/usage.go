@@ -15,7 +15,9 @@ import (
 // tags; of equals the tagged one, then the latest: no order of reading matters. Between
 // the sources the log wins for usage and the gateway for everything else, and for the
 // life of cache writes, which the log does not know. A log that has only zeroes does not
-// win: its full record is still to come.
+// win: its full record is still to come. A look at a response that was made in the
+// background tells its usage and nothing else, whatever its own record says: not who
+// looks has asked for the response, nor when they look.
 func mergeSQL(from string) string {
 	var b strings.Builder
 	sum := func(prefix string) string {
@@ -32,7 +34,8 @@ func mergeSQL(from string) string {
 	b.WriteString(`
 WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
              (((CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 2 ELSE 4 END + known::BIGINT) * 134217728
-               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000 AS rank FROM ` + from + `),
+               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000
+             - CASE WHEN operation IN ('GetResponse', 'CancelResponse') THEN 7000000000000000000 ELSE 0 END AS rank FROM ` + from + `),
 c AS (SELECT k,
   coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
   arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
@@ -78,7 +81,7 @@ func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, co
 		return nil, "", fmt.Errorf("read invocations: %w", err)
 	}
 	around := ofPeriod(all, p.Prev(), p, p.Next())
-	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d", usageHours.version)}, around...))
+	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d, merged by rule 2", usageHours.version)}, around...))
 	have, _, err := l.dataFiles(ctx, &usageHours)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the roll-up: %w", err)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,8 +75,11 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		answer, err := cn.call(r, o)
-		if kept && errors.Is(err, errUnused) {
-			continue // the pool has one connection less
+		if errors.Is(err, errUnused) {
+			if kept {
+				continue // the pool has one connection less
+			}
+			closeBody(r)
 		}
 		return answer, err
 	}
@@ -221,8 +225,8 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{Conn: raw, client: c, to: to, raw: rawOf(raw)}
-	cn.in = bufio.NewReaderSize(cn, 4<<10)
+	cn := &conn{Conn: raw, plain: raw, client: c, to: to, raw: rawOf(raw)}
+	cn.in = bufio.NewReaderSize(cn, 2<<10) // what is larger passes it by
 	if to.scheme == "http" {
 		return cn, nil
 	}
@@ -265,6 +269,7 @@ func (c *Client) sessionCache() tls.ClientSessionCache {
 // any may.
 type conn struct {
 	net.Conn
+	plain  net.Conn // what Conn is, or is TLS over
 	client *Client
 	to     address
 	raw    rawConn
@@ -289,6 +294,20 @@ func (cn *conn) Read(p []byte) (int, error) {
 	n, err := cn.Conn.Read(p)
 	cn.left -= int64(n)
 	return n, err
+}
+
+// drained reports whether TLS holds nothing that the other side has sent and nobody has
+// read: more than an answer in the record that ended it would be taken for the next one.
+func (cn *conn) drained() bool {
+	if cn.Conn == cn.plain {
+		return true
+	}
+	var b [1]byte
+	if cn.SetReadDeadline(time.Unix(1, 0)) != nil { // what is there is given all the same
+		return false
+	}
+	n, err := cn.Conn.Read(b[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && cn.SetReadDeadline(time.Time{}) == nil
 }
 
 // call sends the request and reads the head of its answer.
@@ -352,6 +371,8 @@ func (w *way) send(o *out) error {
 		go func() {
 			defer o.done()
 			_, err := o.writeTo(w.cn.Conn)
+			o.body = nil
+			closeBody(w.request)
 			if err != nil { // what AWS said before it stopped reading is there by now
 				w.await(time.Second)
 			} else {
@@ -366,8 +387,11 @@ func (w *way) send(o *out) error {
 		if n == 0 && w.ctx.Err() == nil {
 			return fmt.Errorf("%w: %w", errUnused, err)
 		}
+		closeBody(w.request)
 		return fmt.Errorf("send the request: %w", err)
 	}
+	o.body = nil // prompts are long, and so is the wait for an answer
+	closeBody(w.request)
 	w.await(w.cn.client.HeaderTimeout)
 	return nil
 }
@@ -459,7 +483,6 @@ func (w *way) end(whole bool) {
 		if w.sent != nil {
 			whole = w.wasSent(whole) && whole
 		}
-		closeBody(w.request)
 		if whole {
 			w.cn.client.keep(w.cn)
 		} else {
