@@ -225,10 +225,9 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 
 // routes sends what asks for a role session to the broker, and all else to the gateway.
 func routes(g *gateway.Gateway, sessions *credential.Sessions, who *whoCalls) http.Handler {
-	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
+	broker := g.Within(&credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == credential.BrokerPath {
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // of a call before it on this connection
 			broker.ServeHTTP(w, r)
 			return
 		}

@@ -38,7 +38,7 @@ type options struct {
 
 func fullOptions() options {
 	return options{turns: 2, warm: 500 * time.Millisecond, point: 2 * time.Second, perSecond: 500, streamCalls: 5, starts: 3,
-		fewStreams: 2000, manyStreams: 10000, again: 75 * time.Second}
+		fewStreams: 2000, manyStreams: 10000, again: 60 * time.Second}
 }
 
 func quickOptions() options {

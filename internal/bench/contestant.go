@@ -208,7 +208,7 @@ http {
 
 func startNginx(b *bench, c *contestant, listen string) (*exec.Cmd, error) {
 	file := filepath.Join(c.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.manyStreams+1000)
+	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.streams+100)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -84,3 +84,13 @@ func TestTrustIsAddedBeforeItIsTaken(t *testing.T) {
 		}
 	}
 }
+
+// Logs without a prefix are kept as declared too.
+func TestRetentionWithoutPrefix(t *testing.T) {
+	s := newSetting(t)
+	s.declared.Logging.Prefix = ""
+	s.good()
+	if found := s.audit(); len(of(found, "log-retention", Holds)) != 3 || len(Plan(found)) > 0 {
+		t.Errorf("after setup:%s", show(of(found, "log-retention", Fails)))
+	}
+}

@@ -396,7 +396,7 @@ func (c *clients) bucket(ctx context.Context, name string) (Bucket, error) {
 	l, err := c.s3.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &name})
 	if err == nil {
 		for _, r := range l.Rules {
-			rule := LifecycleRule{ID: aws.ToString(r.ID), Enabled: r.Status == "Enabled"}
+			rule := LifecycleRule{ID: aws.ToString(r.ID), Enabled: r.Status == "Enabled", Prefix: aws.ToString(r.Prefix)} //nolint:staticcheck // rules made long ago have it in the place of a filter
 			if r.Filter != nil {
 				rule.Prefix = aws.ToString(r.Filter.Prefix)
 				if r.Filter.Tag != nil || r.Filter.And != nil {

@@ -243,7 +243,7 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 		c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "refused by AWS"
 		if attempt > 0 { // the session is a new one: if another is at fault, the next call gets it
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1403", Message: "AWS does not accept the gateway's credentials", Hint: "try again; the gateway's operator sees why",
-				Err: fmt.Errorf("%s: %s", kind, said)}
+				Err: fmt.Errorf("%s: %q", kind, shown(said))}
 		}
 		c.g.Signer.Forget(c.session)
 		if r, err = c.signed(ctx, caller); err != nil {
@@ -275,6 +275,15 @@ func (c *call) refusal(answer *http.Response) (kind string, said []byte) {
 	_, _ = meter.Write(said) // it never fails
 	kind = meter.Read().ErrorCode
 	return kind[strings.IndexByte(kind, '#')+1:], said
+}
+
+// shown is the beginning of AWS's refusal of a signature, for the log. What follows it is
+// the request as AWS would have signed it, with the session's token and the call's tags.
+func shown(said []byte) []byte {
+	if i := bytes.Index(said, []byte("Canonical")); i >= 0 {
+		said = said[:i]
+	}
+	return said[:min(len(said), 300)]
 }
 
 // failing is a reader that gives nothing but an error, if there is one.

@@ -240,6 +240,34 @@ func (c *call) leave() {
 // who is the caller as limits count: a name means nothing without who vouches for it.
 func (c *call) who() callerID { return callerID{c.record.Issuer, c.record.Principal} }
 
+// Within holds another handler to the limits and the time of calls, for what else
+// strangers may ask of the same listener.
+func (g *Gateway) Within(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.calls.Add(1)
+		defer g.calls.Done()
+		config, limits := g.inForce()
+		until := http.NewResponseController(w)
+		_ = until.SetReadDeadline(time.Now().Add(or(config.BodyTimeout, 5*time.Minute)))   // where the server has no deadlines, it has none
+		_ = until.SetWriteDeadline(time.Now().Add(or(config.WriteTimeout, 5*time.Minute))) // and puts another on the next call of the connection
+		defer limits.leave()
+		err := limits.enter()
+		if err == nil {
+			err = limits.checkHead(r)
+		}
+		if e, ok := errors.AsType[*waybill.Error](err); ok {
+			status, header, body := bedrock.Refusal(bedrock.OpenAI, e, newCallID(g.Now()))
+			for name, values := range header {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(status)
+			w.Write(body) // whoever asked may have left
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // log tells of a call that is over, to those who debug: never of prompts, answers, tags
 // or anything secret.
 func (c *call) log(ctx context.Context) {

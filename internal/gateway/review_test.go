@@ -1,12 +1,16 @@
 package gateway_test
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -236,5 +240,64 @@ func TestNoSpaceInTheTarget(t *testing.T) {
 	defer mu.Unlock()
 	if len(targets) != 1 || !strings.HasSuffix(targets[0], "?ok=1") {
 		t.Errorf("to AWS went %q", targets)
+	}
+}
+
+// AWS repeats a request whose signature it refuses, as it would have signed it. The log
+// has the reason, and neither the session's token nor a tag nor a prompt.
+func TestRefusedSignatureInTheLog(t *testing.T) {
+	s := newStand(t, nil)
+	var log bytes.Buffer
+	s.gw.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		a := answered(r, 403, `{"message":"The request signature we calculated does not match the signature you provided.\n\nThe Canonical String for this request should have been\n'POST\n`+
+			`x-amz-security-token:`+r.Header.Get("X-Amz-Security-Token")+`\nteam search hello\n'"}`)
+		a.Header.Set("X-Amzn-Errortype", "InvalidSignatureException")
+		return a, nil
+	}}
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1403") || strings.Contains(text, "Canonical") {
+		t.Errorf("%d %s", a.StatusCode, text)
+	}
+	s.gw.Wait()
+	if text := log.String(); !strings.Contains(text, "does not match the signature") || strings.Contains(text, "security-token") || strings.Contains(text, "team") {
+		t.Errorf("the log has %s", text)
+	}
+}
+
+// What else the listener serves is held to the limits of calls: one who sends a body
+// that never ends is given up.
+func TestWithin(t *testing.T) {
+	s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+		c.BodyTimeout, c.Limits = 50*time.Millisecond, gateway.Limits{Calls: 1, Headers: 20}
+	})
+	read := make(chan error)
+	server := httptest.NewServer(s.gw.Within(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	})))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err == nil {
+		t.Error("a body that never ends was read")
+	}
+	s.gw.Wait()
+	many := "GET / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n" + strings.Repeat("X-A: b\r\n", 30) + "\r\n"
+	other, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := io.WriteString(other, many); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(other); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") || !strings.Contains(string(got), "WB1107") {
+		t.Errorf("thirty headers: %q, %v", got, err)
 	}
 }
