@@ -140,7 +140,7 @@ func readConfig(path string) (*config, error) {
 				"secretAccessKey": func(n policy.Node) { c.secretKey = reference(n) },
 			})
 		},
-		"callers": func(n policy.Node) { c.callers.read(n, file) },
+		"callers": func(n policy.Node) { c.callers.fill(n, file) },
 		"roles":   func(n policy.Node) { c.readRoles(n) },
 		"targets": func(n policy.Node) { c.readTargets(n) },
 		"profiles": func(n policy.Node) {
@@ -262,6 +262,7 @@ func readConfig(path string) (*config, error) {
 		}
 	}
 	errs := []error{c.readTLS()}
+	c.files = append(c.files, c.callers.authorities...)
 	if ratesFile != "" {
 		c.files = append(c.files, ratesFile)
 		src, err := os.ReadFile(ratesFile)

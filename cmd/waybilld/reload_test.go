@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +90,38 @@ func TestReload(t *testing.T) {
 	r.reload(t.Context())
 	if g.Policy().Version() == first || failed() != 0 || knows(token) || !knows(other) {
 		t.Error("a good configuration was not taken")
+	}
+}
+
+// The authorities that an issuer is verified with are part of the callers: others in the
+// same file are taken by a reload.
+func TestAuthoritiesAreReloaded(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	file := filepath.Join(dir, "waybilld.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := "callers: {keys: keys.jsonl, oidc: [{issuer: 'https://id.example.com', audiences: [waybill], ca: server.pem}]}"
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), "callers: {keys: keys.jsonl}", more, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writePair(t, dir, 1)
+	first, err := readConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := readConfig(file)
+	if err != nil || !reflect.DeepEqual(first.callers, again.callers) {
+		t.Errorf("the same callers differ, %v", err)
+	}
+	writePair(t, dir, 2)
+	second, err := readConfig(file)
+	if err != nil || reflect.DeepEqual(first.callers, second.callers) {
+		t.Errorf("other authorities make no other callers, %v", err)
+	}
+	if !slices.Contains(second.files, filepath.Join(dir, "server.pem")) {
+		t.Errorf("the authorities are not watched: %v", second.files)
 	}
 }
 

@@ -508,6 +508,25 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// Events that were not read may hold what was looked for.
+func TestEventsNotRead(t *testing.T) {
+	s := newSetting(t)
+	s.declare(oneRegion)
+	s.good()
+	for i := range 100 { // the fake shows two on a page
+		for _, source := range []string{"bedrock.amazonaws.com", "bedrock-mantle.amazonaws.com"} {
+			s.plane.PutEvent(member, "us-east-1", fmt.Sprintf(`{"eventID":"%s-%d","eventName":"InvokeModel","eventSource":"%s","eventTime":"2026-11-19T01:%02d:%02dZ","userIdentity":{"arn":"arn:aws:iam::111122223333:user/eve"}}`, source, i, source, i/60, i%60))
+		}
+	}
+	found := s.audit()
+	if got := of(found, "api-key-use", Unknown); len(got) != 1 || !strings.Contains(got[0].Message, "before 2026-11-19 01:01") {
+		t.Errorf("of a hundred events forty were read:%s", show(got))
+	}
+	if got := of(found, "side-doors", Holds); len(got) == 0 {
+		t.Errorf("a source that was read whole:%s", show(of(found, "side-doors", Unknown)))
+	}
+}
+
 // From nothing, setup brings about that everything holds; a second run changes nothing.
 func TestSetUpTwice(t *testing.T) {
 	s := newSetting(t)
