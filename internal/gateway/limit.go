@@ -20,7 +20,7 @@ import (
 type Limits struct {
 	Calls          int           // at once, from all callers; 0 means 20,000
 	CallsPerCaller int           // at once, from one caller; 0 means no bound but Calls
-	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers; 0 means 1 GiB
+	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers, and of answers that are held back; 0 means 1 GiB
 	BodyWait       time.Duration // for room in BodyBytes; 0 means five seconds
 	Headers        int           // in a request; 0 means 100
 	URL            int           // bytes of a request's target; 0 means 8,192
