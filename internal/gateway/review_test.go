@@ -388,3 +388,32 @@ func TestNewLimitsCountCallsUnderWay(t *testing.T) {
 		t.Errorf("once it is over: %d %s", a.StatusCode, text)
 	}
 }
+
+// A call that finds nobody to speak TLS with has not left: it has used nothing, which is
+// known.
+func TestNoTLSThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+		c.Upstream = map[waybill.Endpoint]string{waybill.Runtime: "https://" + l.Addr().String()}
+	})
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1502") {
+		t.Errorf("%d %s", a.StatusCode, text)
+	}
+	records := s.records(t)
+	if len(records) != 1 || !records[0].Usage.Known || records[0].Outcome != waybill.Failed {
+		t.Errorf("recorded as %+v", records)
+	}
+}
