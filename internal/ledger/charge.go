@@ -67,15 +67,13 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		j.bucket = b
 		return j
 	}
-	names := []string{c.ProductModel, j.usage.Model, c.ProductName}
+	endpoint, model, ok := waybill.Runtime, "", false
 	if j.usage.Dialect == ratecard.MantleKebab { // it has the id of the calls; the display name may have another id on the other endpoint
-		names[0], names[1] = names[1], names[0]
+		endpoint, model, ok = waybill.Mantle, j.usage.Model, true
 	}
-	var model string
-	var ok bool
-	for _, name := range names {
-		if model, ok = models.ID(name); ok {
-			break
+	for _, name := range []string{c.ProductModel, j.usage.Model, c.ProductName} {
+		if !ok {
+			model, ok = models.ID(name)
 		}
 	}
 	if !ok {
@@ -84,7 +82,7 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		return j
 	}
 	j.key = waybill.UsageKey{
-		Account: c.UsageAccount, Region: region(c, j.usage), Model: model, Kind: j.usage.Kind,
+		Account: c.UsageAccount, Region: region(c, j.usage), Endpoint: endpoint, Model: model, Kind: j.usage.Kind,
 		Tier: j.usage.Tier, Scope: j.usage.Scope.Group(), LongContext: j.usage.LongContext,
 	}
 	unit, ok := unitSize(c, j.usage)

@@ -77,7 +77,7 @@ func ReconciliationJSON(w io.Writer, r *ledger.Reconciliation) error {
 	keys := make([]object, 0, len(r.Keys))
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		keys = append(keys, object{"account": k.Account, "region": k.Region, "model": k.Model, "usage_type": k.UsageType, "tier": k.Tier, "scope": k.Scope,
+		keys = append(keys, object{"account": k.Account, "region": k.Region, "endpoint": k.Endpoint, "model": k.Model, "usage_type": k.UsageType, "tier": k.Tier, "scope": k.Scope,
 			"metered": k.Metered, "billed": k.Billed, "variance": k.Variance(), "quantity_variance": k.Quantity, "rate_variance": k.Rate,
 			"timing": k.Timing, "rounding": k.Rounding, "unmatched": k.Unmatched, "metered_quantity": k.MeteredQuantity, "billed_quantity": k.BilledQuantity,
 			"bill_rows": k.Rows, "calls": k.Calls})

@@ -219,6 +219,9 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 		}
 		shown++
 		usage := k.UsageType
+		if k.Endpoint == waybill.Mantle {
+			usage += " mantle"
+		}
 		if k.Scope == "global" {
 			usage += " global"
 		}
@@ -238,11 +241,11 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 // ReconciliationCSV writes the keys.
 func ReconciliationCSV(w io.Writer, r *ledger.Reconciliation) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"account", "region", "model", "usage_type", "tier", "scope", "metered", "billed", "quantity_variance", "rate_variance", "timing", "rounding", "unmatched"}) // Flush tells
+	c.Write([]string{"account", "region", "model", "usage_type", "tier", "scope", "metered", "billed", "quantity_variance", "rate_variance", "timing", "rounding", "unmatched", "endpoint"}) // Flush tells
 	for i := range r.Keys {
 		k := &r.Keys[i]
 		c.Write([]string{k.Account, k.Region, k.Model, k.UsageType, k.Tier, k.Scope, k.Metered.String(), k.Billed.String(), k.Quantity.String(), k.Rate.String(),
-			k.Timing.String(), k.Rounding.String(), k.Unmatched.String()})
+			k.Timing.String(), k.Rounding.String(), k.Unmatched.String(), string(k.Endpoint)})
 	}
 	c.Flush()
 	return c.Error()
