@@ -1,7 +1,11 @@
 package ledger
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/ratecard"
@@ -16,6 +20,94 @@ type share struct {
 	priced   bool
 	price    ratecard.Price
 	metered  waybill.Money // zero if not priced
+}
+
+// A MissingPrice is a line that the rate card would need for calls to have a cost: in the
+// words of its columns.
+type MissingPrice struct {
+	Model     string
+	Region    string
+	Scope     waybill.Scope
+	UsageKind waybill.Kind
+	Tier      string
+	Endpoint  waybill.Endpoint // the calls', which the card has no column for
+	Calls     int64            // calls with such usage, also those that went round the gateway
+	// UsageTypes are what the bill charges such usage as, where there is a bill.
+	UsageTypes []string
+	// Other is another id of the same model that has such a price: on the other endpoint, as
+	// a rule. It has usage types of its own there, and nothing says that they cost the same.
+	Other string
+}
+
+// String says it in a line.
+func (m MissingPrice) String() string {
+	s := fmt.Sprintf("%s %s, %s, %s, %s", m.Model, m.UsageKind, m.Region, m.Scope, m.Tier)
+	if m.Endpoint == waybill.Mantle {
+		s += ", " + string(m.Endpoint)
+	}
+	if len(m.UsageTypes) > 0 {
+		s += ", usage type " + strings.Join(m.UsageTypes, " and ")
+	}
+	if m.Other != "" {
+		s += ": the card has a price of " + m.Other + ", which is charged as another usage type; if they cost the same, say so in a line of its own"
+	}
+	return s
+}
+
+// missing lists the prices that the card does not have and calls of the period would need,
+// those of most calls first.
+func (a *account) missing() []MissingPrice {
+	byText := make(map[string]*MissingPrice)
+	for _, k := range a.keys {
+		var types []string
+		for _, c := range slices.Concat(k.ours, k.strays, k.lost) {
+			types = append(types, c.UsageType)
+		}
+		slices.Sort(types)
+		types = slices.Compact(types)
+		for _, h := range slices.Concat(k.shares, k.bypass) {
+			c := &a.cells[h.cell]
+			if h.priced {
+				continue
+			}
+			m := MissingPrice{Model: a.prices.model(c), Region: c.Region, Scope: c.Scope, UsageKind: h.kind, Tier: k.key.Tier, Endpoint: c.Endpoint, UsageTypes: types}
+			m.Other = a.prices.other(m, c.ContextBucket, h.day)
+			text := m.String()
+			if byText[text] == nil {
+				byText[text] = &m
+			}
+			byText[text].Calls += c.Calls
+		}
+	}
+	var out []MissingPrice
+	for _, m := range byText {
+		out = append(out, *m)
+	}
+	slices.SortFunc(out, func(x, y MissingPrice) int {
+		return cmp.Or(cmp.Compare(y.Calls, x.Calls), strings.Compare(x.String(), y.String()))
+	})
+	return out
+}
+
+// other is another id of the model that has the price that is missing.
+func (p pricer) other(m MissingPrice, context int64, day waybill.Day) string {
+	for _, id := range p.card.ModelIDs() {
+		if id == m.Model || p.models.Canonical(id) != p.models.Canonical(m.Model) && p.tableID(id) != p.tableID(m.Model) {
+			continue
+		}
+		if _, ok := p.card.Rate(ratecard.Query{Model: id, Region: m.Region, Scope: m.Scope, Kind: m.UsageKind, Tier: m.Tier, ContextBucket: context, Day: day}); ok {
+			return id
+		}
+	}
+	return ""
+}
+
+// tableID is the id that the table of billing names has for a name, else the name.
+func (p pricer) tableID(name string) string {
+	if id, ok := p.models.ID(name); ok {
+		return id
+	}
+	return name
 }
 
 // A pricer prices the calls of one billing period.

@@ -61,6 +61,8 @@ type Reconciliation struct {
 	// nobody knows, and those with usage that has no price. BypassCalls did not pass the
 	// gateway and carry no tag.
 	Calls, UnknownCalls, UnpricedCalls, BypassCalls int64
+	// MissingPrices are what UnpricedCalls need on the rate card.
+	MissingPrices []MissingPrice
 	// LoggedOnly and MeteredOnly count the calls that only one source told of.
 	LoggedOnly, MeteredOnly int64
 	BillRows                int64
@@ -122,6 +124,7 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 	for _, c := range a.charges {
 		r.BillRows += c.Rows
 	}
+	r.MissingPrices = a.missing()
 	var entries []entry
 	for _, k := range a.keys {
 		line, causes := a.explain(k, r.SettledThrough)
