@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/waybill-dev/waybill"
@@ -164,15 +165,21 @@ func region(c waybill.ChargeTotal, u ratecard.UsageType) string {
 var singly = map[waybill.Kind]bool{waybill.InputImage: true, waybill.OutputImage: true, waybill.InputAudioSecond: true,
 	waybill.InputVideoSecond: true, waybill.VideoSecond: true, waybill.SearchUnit: true}
 
+// manyOf are the units that hold a thousand or a million of what is counted.
+var manyOf = regexp.MustCompile(`^(1k|1m|thousand|million|1,000|1,000,000) (?:tokens?|images?|seconds?|requests?|quer(?:y|ies)|search units?)$`)
+
 // unitSize is how many tokens (images, seconds) one unit of the charge is. It goes by
 // the row: units differ between dialects, and change within a month.
 func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
-	switch strings.ToLower(strings.TrimSpace(c.PricingUnit)) {
-	case "1k tokens", "1k token", "thousand tokens", "1,000 tokens":
+	unit := strings.ToLower(strings.TrimSpace(c.PricingUnit))
+	if m := manyOf.FindStringSubmatch(unit); m != nil {
+		if m[1] == "1m" || m[1] == "million" || m[1] == "1,000,000" {
+			return 1_000_000, true
+		}
 		return 1_000, true
-	case "1m tokens", "1m token", "million tokens", "1,000,000 tokens":
-		return 1_000_000, true
-	case "image", "images", "second", "seconds", "token", "tokens", "request", "requests", "query", "queries", "search unit", "textunit", "text unit":
+	}
+	switch unit {
+	case "image", "images", "second", "seconds", "token", "tokens", "request", "requests", "query", "queries", "search unit", "search units", "textunit", "text unit":
 		return 1, true
 	case "units", "unit", "":
 	default:

@@ -135,24 +135,21 @@ func newPricer(card *ratecard.Card, cells []waybill.UsageTotal) (pricer, error) 
 	return pricer{card: card, models: models}, nil
 }
 
-// model is the id by which a call is priced: on bedrock-runtime the one that the table of
-// billing names has for it, on bedrock-mantle the one that was called. A model that has
+// model is the id by which a call is priced: the one that was called if the card has it,
+// else on bedrock-runtime the one that the table of billing names has for it. A model that has
 // another id on the other endpoint has usage types of its own there, and prices of its own:
 // the one is never taken for the other.
 func (p pricer) model(c *waybill.UsageTotal) string {
-	if c.Endpoint == waybill.Mantle {
+	if c.Endpoint == waybill.Mantle || slices.Contains(p.card.ModelIDs(), c.Model) {
 		return c.Model
 	}
-	if id, ok := p.models.ID(c.Model); ok {
-		return id
-	}
-	return c.Model
+	return p.tableID(c.Model)
 }
 
 // billed are the endpoint and the model of the charges that a call bears.
 func (p pricer) billed(c *waybill.UsageTotal) (waybill.Endpoint, string) {
 	if c.Endpoint != waybill.Mantle {
-		return waybill.Runtime, p.model(c)
+		return waybill.Runtime, p.tableID(c.Model)
 	}
 	if model := p.models.Canonical(c.Model); p.pooled[place(c.Account, c.Region, model)] {
 		return waybill.Runtime, model

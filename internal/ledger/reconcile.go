@@ -424,7 +424,11 @@ func (a *account) rates(k *keyAccount, s settlement) string {
 	for _, c := range s.bill {
 		unit, ok := unitSize(c.ChargeTotal, c.usage)
 		if r, err := waybill.ParseRate(c.UnblendedRate, 1); err == nil && ok && 1_000_000%unit == 0 {
-			theirs = append(theirs, r.Per(1_000_000/unit))
+			text := r.Per(1_000_000 / unit)
+			if c.usage.Detail != "" {
+				text += " (" + c.usage.Detail + ")"
+			}
+			theirs = append(theirs, text)
 		}
 	}
 	slices.Sort(ours)
