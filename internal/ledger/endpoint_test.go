@@ -110,7 +110,7 @@ func TestEndpointsBearTheirOwn(t *testing.T) {
 // are within what the bill charges there.
 func TestNoDollarCrossesEndpoints(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
-	for round := range 200 {
+	for round := range 100 {
 		f := randomFacts(t, r)
 		var there, everywhere waybill.Money
 		for i := range f.cells {

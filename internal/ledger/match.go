@@ -86,7 +86,7 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 	if err := a.judgeAll(totals, p.models); err != nil {
 		return nil, err
 	}
-	p.pooled = a.tellEndpoints(p.models)
+	p.pooled = a.tellEndpoints(p)
 	a.prices = p
 	a.enterCells(p, keyOf)
 	a.enterCharges(keyOf)
@@ -138,7 +138,7 @@ func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount)
 //
 // No call on bedrock-mantle says that it is global, and yet there are usage types that do.
 // Where calls do not tell, a charge goes to the calls there are.
-func (a *account) tellEndpoints(models *ratecard.Models) (pooled map[string]bool) {
+func (a *account) tellEndpoints(p pricer) (pooled map[string]bool) {
 	global, apart := make(map[string]bool), make(map[string]bool)
 	for _, c := range a.cells {
 		if c.Endpoint == waybill.Mantle && c.Scope == waybill.Global {
@@ -148,7 +148,7 @@ func (a *account) tellEndpoints(models *ratecard.Models) (pooled map[string]bool
 	for i := range a.charges {
 		c := &a.charges[i]
 		if k := &c.key; c.bucket == "" && k.Endpoint == waybill.Mantle {
-			apart[place(k.Account, k.Region, models.Canonical(k.Model))] = true
+			apart[place(k.Account, k.Region, p.canonical(k.Model))] = true
 			if !global[place(k.Account, k.Region, k.Model)] {
 				k.Scope = waybill.Regional
 			}
@@ -156,8 +156,10 @@ func (a *account) tellEndpoints(models *ratecard.Models) (pooled map[string]bool
 	}
 	pooled = make(map[string]bool)
 	for _, c := range a.charges {
-		where := place(c.key.Account, c.key.Region, models.Canonical(c.key.Model))
-		if c.bucket == "" && c.usage.Dialect == ratecard.Marketplace && !apart[where] {
+		if c.bucket != "" || c.usage.Dialect != ratecard.Marketplace {
+			continue
+		}
+		if where := place(c.key.Account, c.key.Region, p.canonical(c.key.Model)); !apart[where] {
 			pooled[where] = true
 		}
 	}

@@ -57,7 +57,14 @@ func (m MissingPrice) String() string {
 // missing lists the prices that the card does not have and calls of the period would need,
 // those of most calls first.
 func (a *account) missing() []MissingPrice {
-	byText := make(map[string]*MissingPrice)
+	type line struct {
+		model, region, tier string
+		scope               waybill.Scope
+		kind                waybill.Kind
+		endpoint            waybill.Endpoint
+		types               string
+	}
+	found := make(map[line]*MissingPrice)
 	for _, k := range a.keys {
 		var types []string
 		for _, c := range slices.Concat(k.ours, k.strays, k.lost) {
@@ -65,22 +72,23 @@ func (a *account) missing() []MissingPrice {
 		}
 		slices.Sort(types)
 		types = slices.Compact(types)
+		all := strings.Join(types, " ")
 		for _, h := range slices.Concat(k.shares, k.bypass) {
 			c := &a.cells[h.cell]
 			if h.priced {
 				continue
 			}
-			m := MissingPrice{Model: a.prices.model(c), Region: c.Region, Scope: c.Scope, UsageKind: h.kind, Tier: k.key.Tier, Endpoint: c.Endpoint, UsageTypes: types}
-			m.Other = a.prices.other(m, c.ContextBucket, h.day)
-			text := m.String()
-			if byText[text] == nil {
-				byText[text] = &m
+			l := line{a.prices.model(c), c.Region, k.key.Tier, c.Scope, h.kind, c.Endpoint, all}
+			if found[l] == nil {
+				m := MissingPrice{Model: l.model, Region: l.region, Scope: l.scope, UsageKind: l.kind, Tier: l.tier, Endpoint: l.endpoint, UsageTypes: types}
+				m.Other = a.prices.other(m, c.ContextBucket, h.day)
+				found[l] = &m
 			}
-			byText[text].Calls += c.Calls
+			found[l].Calls += c.Calls
 		}
 	}
 	var out []MissingPrice
-	for _, m := range byText {
+	for _, m := range found {
 		out = append(out, *m)
 	}
 	slices.SortFunc(out, func(x, y MissingPrice) int {
@@ -92,7 +100,7 @@ func (a *account) missing() []MissingPrice {
 // other is another id of the model that has the price that is missing.
 func (p pricer) other(m MissingPrice, context int64, day waybill.Day) string {
 	for _, id := range p.card.ModelIDs() {
-		if id == m.Model || p.models.Canonical(id) != p.models.Canonical(m.Model) && p.tableID(id) != p.tableID(m.Model) {
+		if id == m.Model || p.canonical(id) != p.canonical(m.Model) && p.tableID(id) != p.tableID(m.Model) {
 			continue
 		}
 		if _, ok := p.card.Rate(ratecard.Query{Model: id, Region: m.Region, Scope: m.Scope, Kind: m.UsageKind, Tier: m.Tier, ContextBucket: context, Day: day}); ok {
@@ -114,7 +122,8 @@ func (p pricer) tableID(name string) string {
 type pricer struct {
 	card   *ratecard.Card
 	models *ratecard.Models
-	pooled map[string]bool // account/region/model: calls on both endpoints bear its charges, see account.tellEndpoints
+	canon  map[string]string // what canonical has found
+	pooled map[string]bool   // account/region/model: calls on both endpoints bear its charges, see account.tellEndpoints
 }
 
 func newPricer(card *ratecard.Card, cells []waybill.UsageTotal) (pricer, error) {
@@ -132,7 +141,7 @@ func newPricer(card *ratecard.Card, cells []waybill.UsageTotal) (pricer, error) 
 	}
 	models.Learn(card.ModelIDs()...)
 	models.Learn(mantle...) // last: a display name is of the id that bedrock-runtime has, if it has one
-	return pricer{card: card, models: models}, nil
+	return pricer{card: card, models: models, canon: make(map[string]string)}, nil
 }
 
 // model is the id by which a call is priced: the one that was called if the card has it,
@@ -140,10 +149,25 @@ func newPricer(card *ratecard.Card, cells []waybill.UsageTotal) (pricer, error) 
 // another id on the other endpoint has usage types of its own there, and prices of its own:
 // the one is never taken for the other.
 func (p pricer) model(c *waybill.UsageTotal) string {
-	if c.Endpoint == waybill.Mantle || slices.Contains(p.card.ModelIDs(), c.Model) {
+	if c.Endpoint == waybill.Mantle || p.hasPrices(c.Model) {
 		return c.Model
 	}
 	return p.tableID(c.Model)
+}
+
+func (p pricer) hasPrices(model string) bool {
+	_, ok := slices.BinarySearch(p.card.ModelIDs(), model)
+	return ok
+}
+
+// canonical is Models.Canonical, asked once for each id: it is slow, and calls are many.
+func (p pricer) canonical(id string) string {
+	to, ok := p.canon[id]
+	if !ok {
+		to = p.models.Canonical(id)
+		p.canon[id] = to
+	}
+	return to
 }
 
 // billed are the endpoint and the model of the charges that a call bears.
@@ -151,7 +175,7 @@ func (p pricer) billed(c *waybill.UsageTotal) (waybill.Endpoint, string) {
 	if c.Endpoint != waybill.Mantle {
 		return waybill.Runtime, p.tableID(c.Model)
 	}
-	if model := p.models.Canonical(c.Model); p.pooled[place(c.Account, c.Region, model)] {
+	if model := p.canonical(c.Model); p.pooled[place(c.Account, c.Region, model)] {
 		return waybill.Runtime, model
 	}
 	return waybill.Mantle, c.Model
