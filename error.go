@@ -30,6 +30,7 @@ type Error struct {
 	Code    string // stable, such as WB1203; empty where none is promised
 	Message string // what is wrong, and with what
 	Hint    string // the remedy
+	MayRun  bool   // AWS may have run the call, and may bill it: clients are told not to try again
 	Err     error  // the cause; not shown
 }
 

@@ -44,11 +44,15 @@ func appendJSONString(b []byte, s string) []byte {
 
 // AppendJSON appends the entry as encoding/json would write it, but for characters that
 // need no escape: it is on the path of every call, twice.
-func (e *Entry) AppendJSON(b []byte) []byte {
+func (e *Entry) AppendJSON(b []byte) []byte { return e.Invocation.AppendEntry(b, e.Kind) }
+
+// AppendEntry appends the entry of a kind that tells of the invocation. It needs no copy
+// of it: a copy on the stack is what a waiting call would hold on to.
+func (v *Invocation) AppendEntry(b []byte, kind EntryKind) []byte {
 	b = append(b, `{"kind":`...)
-	b = appendJSONString(b, string(e.Kind))
+	b = appendJSONString(b, string(kind))
 	b = append(b, `,"invocation":`...)
-	b = e.Invocation.appendJSON(b)
+	b = v.appendJSON(b)
 	return append(b, '}')
 }
 

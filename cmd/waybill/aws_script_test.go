@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ type awsKey struct{}
 //
 //	aws start               two accounts, with a role for waybill in the second
 //	aws tag KEY             a key is in use, and not active
+//	aws key USER            a long-term Bedrock API key of a user in the second
 //	aws deny ACTION...      these actions are refused; none: nothing is
 //	aws down                STS answers nobody
 //	aws writes N            N changes were made so far, or more than that: +N
@@ -35,6 +37,8 @@ func awsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	switch args[0] {
 	case "tag":
 		state.plane.UseTag(fakeaws.CostTag{TagKey: args[1], Type: "UserDefined", Status: "Inactive", LastUsedDate: "2026-11-01"})
+	case "key":
+		state.plane.PutServiceCredential("111122223333", fakeaws.ServiceCredential{ID: "ACCAEXAMPLE", User: args[1], Status: "Active", Service: "bedrock.amazonaws.com", Created: state.world.Now()})
 	case "deny":
 		state.plane.SetFault(nil)
 		if len(args) > 1 {
@@ -81,5 +85,7 @@ func prepareAWS(env *testscript.Env) error {
 		return fmt.Errorf("the script has no values")
 	}
 	env.Values[awsKey{}] = &awsState{}
-	return nil
+	examples, err := filepath.Abs("../../examples")
+	env.Setenv("EXAMPLES", examples)
+	return err
 }

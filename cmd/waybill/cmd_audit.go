@@ -67,6 +67,9 @@ func (o *accountOptions) access(ctx context.Context, d *control.Declaration) (*c
 	if base.Region == "" {
 		base.Region = d.Accounts[0].Regions[0]
 	}
+	if base.RetryMaxAttempts == 0 {
+		base.RetryMaxAttempts = 8 // control planes throttle early: CloudTrail allows two lookups a second
+	}
 	a := control.NewAccess(base, d)
 	a.PathStyle = os.Getenv("AWS_ENDPOINT_URL_S3") != "" || os.Getenv("AWS_ENDPOINT_URL") != ""
 	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_MANTLE"} {

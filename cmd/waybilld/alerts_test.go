@@ -51,7 +51,7 @@ func TestAlerts(t *testing.T) {
 	}
 	known := namer{map[string]bool{"waybill_journal_ready": true}}
 	gateway.NewMetrics(known)
-	newReloader("", nil, nil, nil, slog.New(slog.DiscardHandler), known)
+	newReloader("", nil, nil, nil, nil, slog.New(slog.DiscardHandler), known)
 	known.MustRegister(&sessionMetrics{}, &distinctValues{})
 	n := 0
 	for _, g := range file.Groups {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
+	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -27,10 +25,12 @@ type callersConfig struct {
 	sealing      []string // keys that seal the secrets of signing keys
 	signing      identity.SigV4Config
 	aws          *identity.AWSConfig
+	authorities  []string          // files of authorities that issuers are verified with
+	read         [sha256.Size]byte // what was in them: whoever has read them once does not look again
 }
 
-// readCallers reads the mapping `callers`. file makes a path absolute.
-func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
+// fill reads the mapping `callers`. file makes a path absolute.
+func (c *callersConfig) fill(n policy.Node, file func(policy.Node) string) {
 	n.Fields(map[string]func(policy.Node){
 		"keys": func(n policy.Node) {
 			if !n.IsMapping() {
@@ -49,8 +49,12 @@ func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
 		"audit":  func(n policy.Node) { c.audit = file(n) },
 		"oidc": func(n policy.Node) {
 			for _, item := range n.List() {
-				c.oidc = append(c.oidc, readIssuer(item, file))
+				i := readIssuer(item, file)
+				if c.oidc = append(c.oidc, i); i.CAFile != "" {
+					c.authorities = append(c.authorities, i.CAFile)
+				}
 			}
+			c.read = digest(c.authorities)
 		},
 		"certificates": func(n policy.Node) {
 			for _, item := range n.List() {
@@ -334,17 +338,4 @@ func (c *callers) Close() {
 	if c.audit != nil {
 		_ = c.audit.Close() // Err has told what could not be written
 	}
-}
-
-// readPool reads the authorities that client certificates are verified with.
-func readPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("%s: there is no certificate in it", file), Hint: "tls.clientCA names a PEM file of authorities"}
-	}
-	return pool, nil
 }

@@ -334,7 +334,8 @@ func TestDocumentedCallers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Replace(string(base), "callers: {keys: keys.jsonl}\n", "tls: {clientCA: ca.pem}\n", 1)
+	writePair(t, dir, 1)
+	text := strings.Replace(string(base), "callers: {keys: keys.jsonl}\n", "tls: {certificate: server.pem, key: server.key, clientCA: server.pem}\n", 1)
 	shown := 0
 	for _, page := range []string{"callers.md", "signing-keys.md", "aws-identity.md"} {
 		src, err := os.ReadFile(filepath.Join("../../docs/operate", page))

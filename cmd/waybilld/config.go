@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v4"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
@@ -23,9 +26,10 @@ type config struct {
 	listen, admin        string
 	certFile, keyFile    string
 	stsEndpoint          string
-	controlEndpoint      string // of Bedrock's control plane
-	accessKey, secretKey string // base credentials, if not AWS's own chain
-	clientCA             string // authorities of client certificates
+	controlEndpoint      string      // of Bedrock's control plane
+	accessKey, secretKey string      // base credentials, if not AWS's own chain
+	clientCA             string      // authorities of client certificates
+	tls                  *tls.Config // of the listener, read from these files; nil serves none
 	callers              callersConfig
 	journalDir           string
 	gateway              gateway.Config
@@ -71,19 +75,22 @@ type template struct {
 	source bool // of the source identity, not of the session name
 }
 
-// readConfig reads the file and the policy it names. It tells every mistake at once.
+// readConfig reads the file and the policy it names. It tells every mistake at once. What
+// it gives beside an error has the files that were read, and nothing else.
 func readConfig(path string) (*config, error) {
+	only := &config{files: []string{path}}
 	src, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return only, fmt.Errorf("read configuration: %w", err)
 	}
 	doc, err := policy.ReadYAML(path, src)
 	if err != nil {
-		return nil, err
+		return only, err
 	}
 	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", drainOnStop: 30 * time.Second,
 		timeouts: timeouts{header: 30 * time.Second, connect: 10 * time.Second, tls: 10 * time.Second}, headerBytes: 64 << 10, signing: "sigv4"}
 	c.files = append(c.files, path)
+	c.files = append(c.files, fileValues(src)...)
 	c.gateway.InsertUsage = true // what AWS does not tell cannot be attributed
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
@@ -102,6 +109,11 @@ func readConfig(path string) (*config, error) {
 		"admin":  func(n policy.Node) { c.admin = reference(n) },
 		"name":   func(n policy.Node) { c.gateway.Name = reference(n) },
 		"tls": func(n policy.Node) {
+			defer func() {
+				if c.certFile == "" || c.keyFile == "" {
+					n.Mistake("add certificate: and key:, or leave tls: out", "the listener's certificate or its key is missing: it would serve without TLS")
+				}
+			}()
 			n.Fields(map[string]func(policy.Node){
 				"certificate": func(n policy.Node) { c.certFile = file(n) },
 				"key":         func(n policy.Node) { c.keyFile = file(n) },
@@ -128,7 +140,7 @@ func readConfig(path string) (*config, error) {
 				"secretAccessKey": func(n policy.Node) { c.secretKey = reference(n) },
 			})
 		},
-		"callers": func(n policy.Node) { c.callers.read(n, file) },
+		"callers": func(n policy.Node) { c.callers.fill(n, file) },
 		"roles":   func(n policy.Node) { c.readRoles(n) },
 		"targets": func(n policy.Node) { c.readTargets(n) },
 		"profiles": func(n policy.Node) {
@@ -249,7 +261,8 @@ func readConfig(path string) (*config, error) {
 			at.Mistake("add rates: rates.csv", "without a rate card no call has a price")
 		}
 	}
-	var errs []error
+	errs := []error{c.readTLS()}
+	c.files = append(c.files, c.callers.authorities...)
 	if ratesFile != "" {
 		c.files = append(c.files, ratesFile)
 		src, err := os.ReadFile(ratesFile)
@@ -289,7 +302,7 @@ func readConfig(path string) (*config, error) {
 		}
 	}
 	if err := errors.Join(append([]error{doc.Err()}, errs...)...); err != nil {
-		return nil, err
+		return &config{files: c.files}, err
 	}
 	c.journal.Gateway = c.gateway.Name
 	return c, nil
@@ -458,6 +471,26 @@ func (c *config) checkTargets() {
 			}
 		}
 	}
+}
+
+// fileValues are the files that values stand for.
+func fileValues(src []byte) []string {
+	var root yaml.Node
+	if yaml.Unmarshal(src, &root) != nil {
+		return nil // it was told
+	}
+	var out []string
+	var walk func(*yaml.Node)
+	walk = func(n *yaml.Node) {
+		if path, ok := strings.CutPrefix(n.Value, "file:"); ok && n.Kind == yaml.ScalarNode {
+			out = append(out, path)
+		}
+		for _, child := range n.Content {
+			walk(child)
+		}
+	}
+	walk(&root)
+	return out
 }
 
 // reference is a text that may stand for the environment (${NAME}) or a file

@@ -68,6 +68,8 @@ func TestSettings(t *testing.T) {
 		{"resolveProfiles: {role: 'arn:aws:iam::111122223333:role/profiles'}\n", ""},
 		{"resolveProfiles: {role: profiles}\n", "is not the ARN of a role"},
 		{"signing: bearer\n", ""},
+		{"tls: {clientCA: ca.pem}\n", "it would serve without TLS"},
+		{"tls: {certificate: policy.yaml, key: policy.yaml}\n", "are not a certificate and its key"},
 		{"signing: none\n", `"none" is not known here`},
 		{"reload: never\n", `"never" is not known here`},
 		{"workspaceHeaders: []\n", "a workspace would be chosen by no header"},

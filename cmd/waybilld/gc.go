@@ -7,10 +7,14 @@ import (
 	"runtime/metrics"
 )
 
-// headroom is by how much the heap may grow between two collections, at least. Most of a
-// gateway's heap is calls under way: at Go's default, which doubles what lives, an idle
-// gateway of five megabytes collects some hundreds of times a second under load.
-const headroom = 32 << 20
+// By how much the heap may grow between two collections. Most of a gateway's heap is calls
+// under way: at Go's default, which doubles what lives, an idle gateway of five megabytes
+// collects some hundreds of times a second under load, and one that holds thousands of
+// streams open takes twice the memory that they need.
+const (
+	headroom    = 32 << 20 // at least
+	maxHeadroom = 64 << 20 // or a quarter of what lives, if that is more
+)
 
 // keepHeadroom sets the collector's pace after each collection. Who sets GOGC or
 // GOMEMLIMIT knows better.
@@ -37,7 +41,7 @@ func pace(live uint64) int {
 	if live <= headroom/16 {
 		return 1600
 	}
-	return max(100, int(headroom*100/live)/50*50)
+	return max(25, int(min(max(live, headroom), maxHeadroom)*100/live)/25*25)
 }
 
 func liveHeap() uint64 {

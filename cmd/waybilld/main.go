@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -148,7 +147,9 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 		defer catalogue.Close()
 		g.Catalogue = catalogue
 	}
-	again := newReloader(path, c, g, who, log, registry)
+	secure := new(listenerTLS)
+	secure.now.Store(c.tls)
+	again := newReloader(path, c, g, who, secure, log, registry)
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waybill_journal_ready", Help: "1 while the journal can be written."},
 		func() float64 { return truth(book.Ready() == nil) }))
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
@@ -157,13 +158,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
 	back := &http.Server{Handler: admin(book, who, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
-	if c.clientCA != "" {
-		pool, err := readPool(c.clientCA)
-		if err != nil {
-			return errors.Join(err, book.Stop())
-		}
-		front.TLSConfig = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
-	}
+	front.TLSConfig = secure.config()
 	ended := make(chan error, 2)
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -174,8 +169,8 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), book.Stop())
 	}
 	go func() {
-		if c.certFile != "" {
-			ended <- front.ServeTLS(listener, c.certFile, c.keyFile)
+		if c.tls != nil {
+			ended <- front.ServeTLS(listener, "", "")
 		} else {
 			ended <- front.Serve(listener)
 		}
@@ -190,8 +185,8 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	if c.watch {
 		changed = make(chan struct{})
 		var files atomic.Pointer[[]string]
-		files.Store(&c.files)
-		again.taken = func(c *config) { files.Store(&c.files) }
+		again.watch = func(names []string) { files.Store(&names) }
+		again.look(c.files)
 		var watching sync.WaitGroup
 		defer watching.Wait()
 		defer stop()
@@ -230,10 +225,9 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 
 // routes sends what asks for a role session to the broker, and all else to the gateway.
 func routes(g *gateway.Gateway, sessions *credential.Sessions, who *whoCalls) http.Handler {
-	broker := &credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given}
+	broker := g.Within(&credential.Broker{Sessions: sessions, Decide: g.SessionFor, Record: who.given})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == credential.BrokerPath {
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // of a call before it on this connection
 			broker.ServeHTTP(w, r)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,13 +25,14 @@ type reloader struct {
 	log     *slog.Logger
 
 	now    *config // in force
-	taken  func(*config)
+	tls    *listenerTLS
+	watch  func(files []string) // looks at these from now on; nil where nobody looks
 	failed prometheus.Gauge
 	count  *prometheus.CounterVec
 }
 
-func newReloader(path string, c *config, g *gateway.Gateway, who *whoCalls, log *slog.Logger, registry prometheus.Registerer) *reloader {
-	r := &reloader{path: path, gateway: g, who: who, log: log, now: c,
+func newReloader(path string, c *config, g *gateway.Gateway, who *whoCalls, secure *listenerTLS, log *slog.Logger, registry prometheus.Registerer) *reloader {
+	r := &reloader{path: path, gateway: g, who: who, tls: secure, log: log, now: c,
 		failed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "waybill_config_reload_failed", Help: "1 while the newest configuration is refused, and an older one is in force. Alert on it."}),
 		count:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waybill_config_reloads_total", Help: "Configurations that were read anew, by whether they were taken."}, []string{"result"})}
 	registry.MustRegister(r.failed, r.count)
@@ -47,6 +49,7 @@ func (r *reloader) reload(ctx context.Context) {
 		r.log.Error("the new configuration is refused; the old one stays", "err", err)
 		r.failed.Set(1)
 		r.count.WithLabelValues("refused").Inc()
+		r.look(append(slices.Clone(r.now.files), next.files...)) // it may be put right in a file that is new
 		return
 	}
 	if !reflect.DeepEqual(r.now.fixed(), next.fixed()) {
@@ -54,18 +57,27 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	r.gateway.Reload(&next.gateway)
 	r.now = next
-	if r.taken != nil {
-		r.taken(next)
+	if next.tls != nil {
+		r.tls.now.Store(next.tls)
 	}
+	r.look(next.files)
 	r.failed.Set(0)
 	r.count.WithLabelValues("taken").Inc()
 	warn(r.log, next)
 	r.log.Info("configuration reloaded", "policy", next.gateway.Policy.Version())
 }
 
+// look changes the files that are looked at.
+func (r *reloader) look(files []string) {
+	if r.watch != nil {
+		slices.Sort(files)
+		r.watch(slices.Compact(files))
+	}
+}
+
 // fixed are the settings that a reload does not change.
 func (c *config) fixed() any {
-	return []any{c.listen, c.admin, c.certFile, c.keyFile, c.clientCA, c.stsEndpoint, c.accessKey, c.secretKey, c.journalDir, c.journal, c.sessions,
+	return []any{c.listen, c.admin, c.tls != nil, c.controlEndpoint, c.stsEndpoint, c.accessKey, c.secretKey, c.journalDir, c.journal, c.sessions,
 		c.valuesFile, c.timeouts, c.headerBytes, c.resolve, c.signing}
 }
 

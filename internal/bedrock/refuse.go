@@ -36,7 +36,10 @@ const retryAfter = "1"
 // Refusal is the answer of the gateway itself, in the shape that the caller's SDK
 // reads: its status, its headers and its body. callID goes where AWS's request id
 // goes, since SDKs print that. Whether to try again is told in so many words to the SDKs
-// of OpenAI and Anthropic, which would else retry every status from 500 on.
+// of OpenAI and Anthropic, which would else retry every status from 500 on, and on every
+// path, since Anthropic's also speak InvokeModel. The SDKs of AWS go by the status alone:
+// what AWS may have run is a ModelTimeoutException to them, of status 408, which they do
+// not retry.
 //
 // There is no refusal once a stream has begun. Where AWS cuts it, or the gateway must,
 // the caller sees it cut: an event of ours within AWS's stream would be taken for AWS's
@@ -54,9 +57,12 @@ func Refusal(shape Shape, e *waybill.Error, callID string) (status int, header h
 	header.Set("Content-Type", "application/json")
 	header["x-amzn-RequestId"] = []string{callID}
 	header.Set("X-Waybill-Error", e.Code)
-	again := e.Kind == waybill.Unavailable || e.Kind == waybill.TooMany
+	again := (e.Kind == waybill.Unavailable || e.Kind == waybill.TooMany) && !e.MayRun
 	if again {
 		header.Set("Retry-After", retryAfter)
+	}
+	if e.MayRun {
+		header.Set("X-Should-Retry", "false")
 	}
 	switch shape {
 	case OpenAI:
@@ -68,6 +74,9 @@ func Refusal(shape Shape, e *waybill.Error, callID string) (status int, header h
 		header.Set("X-Should-Retry", strconv.FormatBool(again))
 		body = marshal(map[string]any{"type": "error", "request_id": callID, "error": map[string]any{"type": r.anthropic, "message": message + code(e)}})
 	default:
+		if e.MayRun {
+			r.status, r.aws = http.StatusRequestTimeout, "ModelTimeoutException"
+		}
 		header["x-amzn-ErrorType"] = []string{r.aws}
 		body = marshal(map[string]any{"message": message + code(e)})
 	}

@@ -71,6 +71,20 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// What AWS may have run must not be tried again by a client of any shape: it would be
+// billed twice.
+func TestMayHaveRun(t *testing.T) {
+	for shape, want := range map[bedrock.Shape]int{bedrock.AWS: 408, bedrock.OpenAI: 503, bedrock.Anthropic: 503} {
+		status, header, body := bedrock.Refusal(shape, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1505", Message: "late", MayRun: true}, "call-1")
+		if status != want || header.Get("X-Should-Retry") != "false" || header.Get("Retry-After") != "" || !json.Valid(body) {
+			t.Errorf("shape %d: %d %v %s", shape, status, header, body)
+		}
+		if class := header["x-amzn-ErrorType"]; shape == bedrock.AWS && (len(class) != 1 || class[0] != "ModelTimeoutException") {
+			t.Errorf("shape %d: %v", shape, class)
+		}
+	}
+}
+
 func TestShapeOf(t *testing.T) {
 	for path, want := range map[string]bedrock.Shape{"/anthropic/v1/x": bedrock.Anthropic, "/openai/v1/x": bedrock.OpenAI, "/v1/x": bedrock.OpenAI, "/model/m/x": bedrock.AWS, "": bedrock.AWS} {
 		if got := bedrock.ShapeOf(path); got != want {

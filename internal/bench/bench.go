@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -39,7 +38,7 @@ type options struct {
 
 func fullOptions() options {
 	return options{turns: 2, warm: 500 * time.Millisecond, point: 2 * time.Second, perSecond: 500, streamCalls: 5, starts: 3,
-		fewStreams: 2000, manyStreams: 10000, again: 75 * time.Second}
+		fewStreams: 2000, manyStreams: 10000, again: 60 * time.Second}
 }
 
 func quickOptions() options {
@@ -54,8 +53,7 @@ type bench struct {
 	ownCPUs        []int
 	nginx          string
 	sts            string
-	admin          string // of the waybilld that was started last
-	streams        int    // how many the limits of this machine let a contestant hold
+	streams        int // how many the limits of this machine let a contestant hold
 	pacer          *pacer
 	contestants    []*contestant
 	result         *result
@@ -179,7 +177,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			b.nginx = ""
 		}
 	}
-	if b.waybilld == "" && (len(b.only) == 0 || slices.ContainsFunc(b.only, func(n string) bool { return strings.HasPrefix(n, "waybilld") })) {
+	if b.waybilld == "" && (len(b.only) == 0 || slices.Contains(b.only, "waybilld") || slices.Contains(b.only, "bearer")) {
 		b.say("building waybilld")
 		b.waybilld = filepath.Join(b.dir, "waybilld.program")
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.waybilld, "github.com/waybill-dev/waybill/cmd/waybilld")
@@ -509,8 +507,8 @@ func (b *bench) profile(c *contestant, name string, length time.Duration) (wait 
 	}
 	done := make(chan error, 1)
 	go func() {
-		err := b.fetch(fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(length.Seconds()))), c.name+"-"+name+".pprof")
-		done <- errors.Join(err, b.fetch("/debug/pprof/allocs", c.name+"-"+name+"-allocs.pprof"))
+		err := c.fetch(b.profiles, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(length.Seconds()))), c.name+"-"+name+".pprof")
+		done <- errors.Join(err, c.fetch(b.profiles, "/debug/pprof/allocs", c.name+"-"+name+"-allocs.pprof"))
 	}()
 	return func() error { return <-done }
 }
@@ -519,16 +517,16 @@ func (b *bench) heap(c *contestant) error {
 	if b.profiles == "" || !c.journal {
 		return nil
 	}
-	return errors.Join(b.fetch("/debug/pprof/heap", c.name+"-heap.pprof"), b.fetch("/metrics", c.name+"-metrics.txt"))
+	return errors.Join(c.fetch(b.profiles, "/debug/pprof/heap", c.name+"-heap.pprof"), c.fetch(b.profiles, "/metrics", c.name+"-metrics.txt"))
 }
 
-func (b *bench) fetch(path, file string) error {
-	r, err := http.Get(b.admin + path)
+func (c *contestant) fetch(dir, path, file string) error {
+	r, err := http.Get(c.admin + path)
 	if err != nil {
 		return err
 	}
 	defer r.Body.Close()
-	f, err := os.Create(filepath.Join(b.profiles, file))
+	f, err := os.Create(filepath.Join(dir, file))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // A tiny run has every figure of every contestant, and its own checks hold.
 func TestRun(t *testing.T) {
 	o := options{turns: 2, warm: 20 * time.Millisecond, point: 100 * time.Millisecond, perSecond: 50, streamCalls: 1, starts: 1,
-		fewStreams: 10, manyStreams: 30, dir: t.TempDir(), only: []string{"direct", "proxy", "sigv4", "waybilld"}}
+		fewStreams: 10, manyStreams: 30, dir: t.TempDir(), only: []string{"direct", "proxy", "sigv4", "waybilld", "bearer"}}
 	if testing.Short() {
 		o.only = o.only[:3] // waybilld is built first
 	}

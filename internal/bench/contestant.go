@@ -54,6 +54,7 @@ func kinds() []kind {
 		{name: "proxy", title: "ReverseProxy", command: startProxy("bare")},
 		{name: "sigv4", title: "ReverseProxy + SigV4", signs: true, command: startProxy("sign")},
 		{name: "waybilld", title: "waybilld", signs: true, journal: true, command: startWaybilld("")},
+		{name: "bearer", title: "waybilld, signing: bearer", signs: true, journal: true, command: startWaybilld("signing: bearer\n")},
 	}
 }
 
@@ -67,6 +68,7 @@ type contestant struct {
 	ended  chan error
 	log    bytes.Buffer // what it said on stderr, once it has ended
 	token  string
+	admin  string // URL of waybilld's own pages
 }
 
 func (c *contestant) pid() int {
@@ -206,7 +208,7 @@ http {
 
 func startNginx(b *bench, c *contestant, listen string) (*exec.Cmd, error) {
 	file := filepath.Join(c.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.manyStreams+1000)
+	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.streams+100)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -267,7 +269,7 @@ journal: {dir: journal}
 				return nil, err
 			}
 		}
-		b.admin = "http://" + admin
+		c.admin = "http://" + admin
 		return exec.Command(b.waybilld, "--config", filepath.Join(c.dir, "waybilld.yaml")), nil
 	}
 }

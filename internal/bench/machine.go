@@ -178,10 +178,13 @@ func startOn(cmd *exec.Cmd, cpus, own []int) error {
 	return err
 }
 
+// otherFiles is more than what a process has open beside its connections.
+const otherFiles = 200
+
 // openFiles raises the limit of open files, which contestants inherit, and says how many
 // streams can be held open: each takes two in a contestant.
 func openFiles(want int) int {
-	need := uint64(2*want + 1000)
+	need := uint64(2*want + otherFiles)
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
 		return want
@@ -196,5 +199,5 @@ func openFiles(want int) int {
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
 		return want
 	}
-	return min(want, int(l.Cur-1000)/2)
+	return min(want, (int(l.Cur)-otherFiles)/2)
 }

@@ -21,7 +21,7 @@ usage: go run ./internal/bench [--quick] [--json FILE] [--markdown FILE]
   --quick           a short run, of one or two minutes
   --json FILE       every point that was taken
   --markdown FILE   the section of docs/performance.md; - is stdout
-  --only A,B        these contestants: direct, nginx, proxy, sigv4, waybilld
+  --only A,B        these contestants: direct, nginx, proxy, sigv4, waybilld, bearer
   --measure A,B     these measures: cpu1, cpu20, cpu200, latency, streams, ttfb, start, memory
   --point DURATION  the length of a point under load, 2s if not told
   --waybilld FILE   the gateway's program, if not one that is built from here

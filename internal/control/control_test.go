@@ -55,6 +55,9 @@ applications:
 coverage: {team: 90}
 `
 
+// oneRegion is the same with less to ask, for tests that ask often.
+var oneRegion = strings.Replace(declared, "[us-east-1, eu-west-1]", "[us-east-1]", 1)
+
 const testPolicy = `
 version: 1
 tags:
@@ -464,6 +467,7 @@ func TestControls(t *testing.T) {
 		t.Run(tt.control+"/"+tt.says, func(t *testing.T) {
 			t.Parallel()
 			s := newSetting(t)
+			s.declare(oneRegion)
 			s.good()
 			if found := s.audit(); len(of(found, tt.control, Holds)) == 0 || len(of(found, tt.control, Fails)) > 0 {
 				t.Fatalf("it does not hold at first:%s", show(found))
@@ -504,6 +508,25 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// Events that were not read may hold what was looked for.
+func TestEventsNotRead(t *testing.T) {
+	s := newSetting(t)
+	s.declare(oneRegion)
+	s.good()
+	for i := range 100 { // the fake shows two on a page
+		for _, source := range []string{"bedrock.amazonaws.com", "bedrock-mantle.amazonaws.com"} {
+			s.plane.PutEvent(member, "us-east-1", fmt.Sprintf(`{"eventID":"%s-%d","eventName":"InvokeModel","eventSource":"%s","eventTime":"2026-11-19T01:%02d:%02dZ","userIdentity":{"arn":"arn:aws:iam::111122223333:user/eve"}}`, source, i, source, i/60, i%60))
+		}
+	}
+	found := s.audit()
+	if got := of(found, "api-key-use", Unknown); len(got) != 1 || !strings.Contains(got[0].Message, "before 2026-11-19 01:01") {
+		t.Errorf("of a hundred events forty were read:%s", show(got))
+	}
+	if got := of(found, "side-doors", Holds); len(got) == 0 {
+		t.Errorf("a source that was read whole:%s", show(of(found, "side-doors", Unknown)))
+	}
+}
+
 // From nothing, setup brings about that everything holds; a second run changes nothing.
 func TestSetUpTwice(t *testing.T) {
 	s := newSetting(t)
@@ -523,6 +546,7 @@ func TestSetUpTwice(t *testing.T) {
 // Whatever call a run is cut off at, before or after AWS has done it, the next one finishes.
 func TestInterruptedSetUpIsFinishedByTheNext(t *testing.T) {
 	whole := newSetting(t)
+	whole.declare(oneRegion)
 	if _, err := whole.setUp(); err != nil {
 		t.Fatal(err)
 	}
@@ -535,6 +559,7 @@ func TestInterruptedSetUpIsFinishedByTheNext(t *testing.T) {
 			t.Run(fmt.Sprintf("%d/%t", n, cut), func(t *testing.T) {
 				t.Parallel()
 				s := newSetting(t)
+				s.declare(oneRegion)
 				count := 0 // under the plane's lock
 				s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
 					if c.Write {

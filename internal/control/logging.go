@@ -323,9 +323,10 @@ func bucketRetention(b *Said[Bucket], name, prefix string, want int, account, re
 	if b.Refused != "" {
 		return unknown("AWS does not show the bucket: %s", b.Refused).at(account, region).of(name)
 	}
+	under := cmp.Or(prefix, "AWSLogs") + "/"
 	kept := 0 // the rule that strikes first counts
 	for _, rule := range b.Value.Lifecycle {
-		if rule.Enabled && rule.Days > 0 && strings.HasPrefix(prefix+"/", rule.Prefix) && (kept == 0 || rule.Days < kept) {
+		if rule.Enabled && rule.Days > 0 && strings.HasPrefix(under, rule.Prefix) && (kept == 0 || rule.Days < kept) {
 			kept = rule.Days
 		}
 	}
@@ -338,10 +339,9 @@ func bucketRetention(b *Said[Bucket], name, prefix string, want int, account, re
 	}
 	var rules []s3types.LifecycleRule
 	if len(b.Value.WholeLifecycle) > 0 && json.Unmarshal(b.Value.WholeLifecycle, &rules) != nil {
-		return f.fix("the bucket's lifecycle rules cannot be read: add one by hand that expires %q after %d days", prefix+"/", want)
+		return f.fix("the bucket's lifecycle rules cannot be read: add one by hand that expires %q after %d days", under, want)
 	}
 	rules = slices.DeleteFunc(rules, func(r s3types.LifecycleRule) bool { return aws.ToString(r.ID) == lifecycleID })
-	under := cmp.Or(prefix, "AWSLogs") + "/"
 	rules = append(rules, s3types.LifecycleRule{ID: aws.String(lifecycleID), Status: s3types.ExpirationStatusEnabled, Filter: &s3types.LifecycleRuleFilter{Prefix: &under},
 		Expiration: &s3types.LifecycleExpiration{Days: aws.Int32(int32(want))}})
 	return f.plan(Step{Words: fmt.Sprintf("keep logs for %d days", want), Diff: []string{fmt.Sprintf("+ lifecycle rule %s: %s expires after %d days", lifecycleID, under, want)}, Action: "s3:PutLifecycleConfiguration",

@@ -51,7 +51,7 @@ func slow(ctx context.Context) *waybill.Error {
 	if code == "" {
 		return nil
 	}
-	return &waybill.Error{Kind: waybill.Unavailable, Code: code, Message: cause.Error(), Hint: "it may have run, and be billed, all the same", Err: cause}
+	return &waybill.Error{Kind: waybill.Unavailable, Code: code, Message: cause.Error(), Hint: "it may have run, and be billed, all the same", MayRun: true, Err: cause}
 }
 
 // A patientBody is an answer's body that is broken off when nothing comes for too long.

@@ -51,7 +51,7 @@ func (c *call) onFailure(event func(*FailureRule) FailureMode, otherwise Failure
 		if mode == "" {
 			continue
 		}
-		if ok, _ := rule.When.Holds(c.fact); ok {
+		if ok, _ := rule.When.Holds(c.decision.Fact); ok {
 			return mode, rule
 		}
 	}

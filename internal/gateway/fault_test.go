@@ -277,7 +277,8 @@ func TestSilence(t *testing.T) {
 	}{
 		{"nothing at all", nil, gateway.Drain, nil, waybill.Failed, "WB1502"},
 		{"half a head", []string{eventHead}, gateway.Drain, nil, waybill.Failed, "WB1502"},
-		{"nothing, and the caller leaves", nil, gateway.Drain, func(c *net.TCPConn) { c.Close() }, waybill.Failed, "WB1502"},
+		{"nothing, and the caller leaves", nil, gateway.Drain, func(c *net.TCPConn) { c.Close() }, waybill.Abandoned, ""},
+		{"nothing, the caller leaves, and nothing is drained", nil, gateway.Cut, func(c *net.TCPConn) { c.Close() }, waybill.Abandoned, ""},
 		{"a head, and the caller leaves", []string{eventHead, chunkedHead}, gateway.Drain, func(c *net.TCPConn) { c.Close() }, waybill.Abandoned, ""},
 		{"a head, and the caller is cut off", []string{eventHead, chunkedHead}, gateway.Drain, func(c *net.TCPConn) { _ = c.SetLinger(0); c.Close() }, waybill.Abandoned, ""},
 		{"half an event, and the caller leaves", []string{eventHead, chunkedHead, said}, gateway.Drain, func(c *net.TCPConn) { c.Close() }, waybill.Abandoned, ""},
@@ -302,7 +303,7 @@ func TestSilence(t *testing.T) {
 			})
 			defer close(over)
 			way := &http.Transport{DisableCompression: true}
-			if len(tt.says) < 2 {
+			if len(tt.says) < 2 && tt.leave == nil {
 				way.ResponseHeaderTimeout = time.Second
 			}
 			defer way.CloseIdleConnections()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,11 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.g.Log.Error("a call was not recorded as opened", "call_id", c.record.CallID, "err", err)
 		synced = func(context.Context) error { return nil }
 	}
+	caller, leave := context.WithCancel(r.Context())
+	defer leave()
+	if c.config.Drain == Cut || c.config.DrainTime > 0 {
+		defer c.watch(caller)()
+	}
 	answer, err := c.send(ctx, r.Context(), request)
 	if err != nil {
 		c.fail(w, r, err)
@@ -62,12 +68,16 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.record.UsageFrom = "the call took too long"
 		c.fail(w, r, slow(ctx))
 		return
+	} else if err != nil && errors.Is(context.Cause(ctx), errCut) {
+		c.record.UsageFrom = errCut.Error()
+		c.fail(w, r, errCut)
+		return
 	} else if err != nil && !c.passesJournal() {
 		c.record.UsageFrom = "the journal failed in mid-call"
 		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
 		return
 	}
-	c.pass(func() { c.cut(nil) }, w, r, answer)
+	c.pass(caller, leave, w, answer)
 }
 
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
@@ -166,6 +176,40 @@ var ownFailures = map[string]bool{"ExpiredTokenException": true, "UnrecognizedCl
 	"ExpiredToken": true, "InvalidClientTokenId": true, "SignatureDoesNotMatch": true, "MissingAuthenticationToken": true, "IncompleteSignature": true,
 	"RequestTimeTooSkewed": true, "RequestExpired": true}
 
+// keyRefused reports whether AWS refuses the short-term key that a request was sent with.
+// On bedrock-mantle and in the shapes of OpenAI and Anthropic that is 401, whatever it is
+// called. Else it is named like a permission that the caller lacks, and only the words
+// tell, or that what is not permitted is the key itself (service authorization reference,
+// CallWithBearerToken).
+func keyRefused(r *http.Request, status int, said []byte) bool {
+	if key := r.Header["Authorization"]; len(key) != 1 || !strings.HasPrefix(key[0], "Bearer ") {
+		return false
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		return true
+	case http.StatusForbidden:
+	default:
+		return false
+	}
+	var answer struct {
+		Message string
+		Error   struct{ Message string }
+	}
+	_ = json.Unmarshal(said, &answer) // what does not fit says nothing
+	words := strings.ToLower(or(answer.Message, answer.Error.Message))
+	if _, denied, ok := strings.Cut(words, "is not authorized to perform: "); ok {
+		action, _, _ := strings.Cut(denied, " ")
+		return strings.HasSuffix(action, ":callwithbearertoken")
+	}
+	for _, of := range []string{"api key", "api-key", "bearer token"} {
+		if strings.Contains(words, of) {
+			return true
+		}
+	}
+	return false
+}
+
 // send makes the call. Where AWS does not accept our credentials, it gets new ones and
 // tries once more: the first try has not run.
 func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Response, error) {
@@ -180,6 +224,9 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 		}
 		if err != nil {
 			c.record.UsageFrom = "no answer came from AWS"
+			if errors.Is(context.Cause(ctx), errCut) {
+				err = errCut
+			}
 			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
 				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
 			}
@@ -189,16 +236,16 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1502", Message: "AWS did not answer", Hint: "try again", Err: err}
 		}
 		kind, said := c.refusal(answer)
-		if !ownFailures[kind] {
+		if !ownFailures[kind] && !keyRefused(r, answer.StatusCode, said) {
 			return answer, nil
 		}
 		answer.Body.Close()
 		c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "refused by AWS"
-		c.g.Signer.Forget(c.session)
-		if attempt > 0 {
+		if attempt > 0 { // the session is a new one: if another is at fault, the next call gets it
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1403", Message: "AWS does not accept the gateway's credentials", Hint: "try again; the gateway's operator sees why",
-				Err: fmt.Errorf("%s: %s", kind, said)}
+				Err: fmt.Errorf("%s: %q", kind, shown(said))}
 		}
+		c.g.Signer.Forget(c.session)
 		if r, err = c.signed(ctx, caller); err != nil {
 			return nil, err
 		}
@@ -230,6 +277,15 @@ func (c *call) refusal(answer *http.Response) (kind string, said []byte) {
 	return kind[strings.IndexByte(kind, '#')+1:], said
 }
 
+// shown is the beginning of AWS's refusal of a signature, for the log. What follows it is
+// the request as AWS would have signed it, with the session's token and the call's tags.
+func shown(said []byte) []byte {
+	if i := bytes.Index(said, []byte("Canonical")); i >= 0 {
+		said = said[:i]
+	}
+	return said[:min(len(said), 300)]
+}
+
 // failing is a reader that gives nothing but an error, if there is one.
 type failing struct{ err error }
 
@@ -248,9 +304,9 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	c.g.Log.Warn("call failed", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	status, header, body := bedrock.Refusal(c.route.Shape, e, c.record.CallID)
-	c.record.Outcome, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, e.Code, r.Context().Err() != nil
-	if c.record.Status == 0 {
-		c.record.Status = status
+	c.record.Outcome, c.record.Status, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, status, e.Code, r.Context().Err() != nil
+	if errors.Is(e.Err, errCut) {
+		c.record.Outcome, c.record.ErrorCode = waybill.Abandoned, ""
 	}
 	c.close(r.Context())
 	c.say(w, status, header, body)
@@ -274,20 +330,26 @@ func (c *call) allow(w *http.ResponseController) {
 
 // pass gives the answer to the caller as it comes, byte for byte, and closes the call
 // in the journal before the last byte: of an answer of known length that is its last
-// piece, of any other the mark of its end. cut breaks off the way to AWS.
-func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *http.Response) {
+// piece, of any other the mark of its end. caller ends when the caller has left; leave
+// says that it has.
+func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
 	meter.Request(waybill.ModelID(c.record.Model), c.body)
 	c.body = nil // AWS has it
 	c.release()
 	copyAnswerHeaders(w.Header(), answer.Header)
-	caller, leave := context.WithCancel(r.Context())
-	defer leave()
-	unwatch := c.watch(caller, cut)
-	defer unwatch()
+	if c.config.Drain != Cut && c.config.DrainTime == 0 { // else the watch began with the call
+		defer c.watch(caller)()
+	}
 	out := http.NewResponseController(w)
 	c.stream = isStream(answer.Header)
+	c.record.Streamed = c.record.Streamed || c.stream
 	left := answer.ContentLength // -1 where the length is not told
+	var filter *bedrock.UsageFilter
+	if c.addUsage && c.stream { // the caller did not ask for the chunk, and does not get it
+		filter, left = &bedrock.UsageFilter{}, -1
+		w.Header().Del("Content-Length")
+	}
 	pool := &buffers
 	if left < 0 {
 		pool = &smallBuffers
@@ -297,11 +359,6 @@ func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *
 	buf := *pooled
 	var readErr error
 	closed := false
-	var filter *bedrock.UsageFilter
-	if c.addUsage { // the caller did not ask for the chunk, and does not get it
-		filter, left = &bedrock.UsageFilter{}, -1
-		w.Header().Del("Content-Length")
-	}
 	source := io.Reader(answer.Body)
 	if c.config.Estimate.Header && c.config.Prices != nil {
 		head, whole := c.holdBack(answer)
@@ -378,8 +435,10 @@ func (c *call) pass(cut func(), w http.ResponseWriter, r *http.Request, answer *
 }
 
 // watch ends the way to AWS for a caller who has left, at once or after the time that
-// draining may take, be it that AWS says nothing more. What it returns ends the watch.
-func (c *call) watch(caller context.Context, cut func()) (unwatch func()) {
+// draining may take, be it that AWS says nothing more, or nothing at all: an answer that
+// is no stream begins when it is whole. Where no time is set, what bounds the wait for
+// an answer's beginning is the time that AWS has for it. What it returns ends the watch.
+func (c *call) watch(caller context.Context) (unwatch func()) {
 	over := make(chan struct{})
 	stop := context.AfterFunc(caller, func() {
 		if c.config.Drain != Cut {
@@ -391,7 +450,7 @@ func (c *call) watch(caller context.Context, cut func()) (unwatch func()) {
 				return
 			}
 		}
-		cut()
+		c.cut(errCut)
 	})
 	return func() { stop(); close(over) }
 }
@@ -440,6 +499,7 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	if c.record.RequestID == "" || got.Background { // each look at a background response is the same call
 		c.record.RequestID = got.ResponseID
 	}
+	c.again = got.Background && got.Usage.Known && !c.g.looks.first(c.record.Account+" "+c.record.Region+" "+c.record.RequestID)
 	if got.Model != "" { // the answer alone tells it
 		c.record.Model, c.record.Scope = got.Model.Base(), got.Model.Scope()
 		if c.record.ModelID == "" {

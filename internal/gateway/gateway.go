@@ -78,13 +78,13 @@ type Config struct {
 	BodyTimeout   time.Duration              // for a request to arrive whole; 0 means five minutes
 	WriteTimeout  time.Duration              // for a caller to take a piece of an answer, before it counts as gone; 0 means five minutes
 	Drain         DrainMode                  // empty means Drain
-	DrainTime     time.Duration              // 0 means two minutes
+	DrainTime     time.Duration              // from when a caller leaves; 0 means two minutes of an answer that has begun, and Timeouts.FirstByte for it to begin
 	DrainBytes    int64                      // 0 means 64 MiB
 	// PassWithoutJournal lets calls through that cannot be recorded. The default is to
 	// refuse them: what is not recorded cannot be attributed.
 	PassWithoutJournal bool
 	// InsertUsage asks Chat Completions streams for their usage where the caller did
-	// not; the extra event reaches the caller, who may ignore it.
+	// not. The caller sees the stream as it would have been.
 	InsertUsage bool
 	Limits      Limits
 	Timeouts    Timeouts
@@ -133,6 +133,7 @@ type Gateway struct {
 	config *Config
 	limits *limiter
 	calls  sync.WaitGroup
+	looks  looks
 }
 
 // Reload puts a new configuration. Calls under way keep theirs.
@@ -187,6 +188,7 @@ type call struct {
 	priced      bool
 	stream      bool // the answer is one
 	addUsage    bool // stream_options.include_usage was put in
+	again       bool // it tells of a use of a model that was told of before
 	entered     bool // it has a place among its caller's calls
 	broker      bool // it asks for a session, not for an answer
 }
@@ -200,8 +202,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
 	defer c.release()
 	defer g.Metrics.began()()
-	c.record = waybill.Invocation{CallID: newCallID(c.started), Source: waybill.FromGateway, StartedAt: c.started.UTC(),
-		Gateway: c.config.Name, TraceParent: clip(r.Header.Get("Traceparent"), 64), SDKInvocationID: clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)}
+	v := &c.record // field by field: a literal would lie on the stack of every open stream
+	v.CallID, v.Source, v.StartedAt, v.Gateway = newCallID(c.started), waybill.FromGateway, c.started.UTC(), c.config.Name
+	v.TraceParent, v.SDKInvocationID = clip(r.Header.Get("Traceparent"), 64), clip(r.Header.Get("Amz-Sdk-Invocation-Id"), 64)
 	w.Header().Set("X-Waybill-Call-Id", c.record.CallID)
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
 		// The head may have told a length too, which net/http drops: a server on the way
@@ -230,8 +233,39 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // leave gives a call's place among its caller's back.
 func (c *call) leave() {
 	if c.entered {
-		c.limits.leaveAs(c.record.Principal)
+		c.limits.leaveAs(c.who())
 	}
+}
+
+// who is the caller as limits count: a name means nothing without who vouches for it.
+func (c *call) who() callerID { return callerID{c.record.Issuer, c.record.Principal} }
+
+// Within holds another handler to the limits and the time of calls, for what else
+// strangers may ask of the same listener.
+func (g *Gateway) Within(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.calls.Add(1)
+		defer g.calls.Done()
+		config, limits := g.inForce()
+		until := http.NewResponseController(w)
+		_ = until.SetReadDeadline(time.Now().Add(or(config.BodyTimeout, 5*time.Minute)))   // where the server has no deadlines, it has none
+		_ = until.SetWriteDeadline(time.Now().Add(or(config.WriteTimeout, 5*time.Minute))) // and puts another on the next call of the connection
+		defer limits.leave()
+		err := limits.enter()
+		if err == nil {
+			err = limits.checkHead(r)
+		}
+		if e, ok := errors.AsType[*waybill.Error](err); ok {
+			status, header, body := bedrock.Refusal(bedrock.OpenAI, e, newCallID(g.Now()))
+			for name, values := range header {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(status)
+			w.Write(body) // whoever asked may have left
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // log tells of a call that is over, to those who debug: never of prompts, answers, tags
@@ -278,7 +312,7 @@ func (c *call) admit(r *http.Request) error {
 		return err
 	}
 	c.record.Principal, c.record.Issuer, c.record.KeyID = c.principal.Subject, c.principal.Issuer, c.principal.KeyID
-	if err := c.limits.enterAs(c.record.Principal); err != nil {
+	if err := c.limits.enterAs(c.who()); err != nil {
 		return err
 	}
 	c.entered = c.limits.CallsPerCaller > 0
@@ -305,6 +339,9 @@ func (c *call) admit(r *http.Request) error {
 			asked = append(asked, policy.Asked{Key: k, Value: v, From: "tags"})
 		}
 		policy.Order(asked)
+		if len(parsed.Model) > maxModelID || len(parsed.Tier) > maxWord || len(parsed.LatencyMode) > maxWord { // records have room for names alone
+			return &waybill.Error{Kind: waybill.Invalid, Code: "WB1212", Message: "the request body names a model, a service tier or a latency longer than any that AWS has", Hint: "send its id, profile or ARN, as AWS writes it"}
+		}
 		if c.route.ModelInBody {
 			c.record.ModelID = parsed.Model
 		}
@@ -335,12 +372,20 @@ func (c *call) admit(r *http.Request) error {
 	return c.stamp(parsed)
 }
 
+const (
+	maxModelID = 2048 // bytes (API reference, "InvokeModel")
+	maxWord    = 64   // of a tier or a latency mode
+)
+
 // findRoute reads the endpoint, the Region and the operation from host and path.
 func (c *call) findRoute(r *http.Request) error {
 	path := r.URL.EscapedPath()
 	raw, query, _ := strings.Cut(r.RequestURI, "?")
 	if raw != path && strings.HasPrefix(raw, "/") {
 		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1104", Message: "the path has characters that must be escaped", Hint: "send it as an SDK does"}
+	}
+	if strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r > '~' }) { // HTTP/2 lets a space pass, which would end the target in the request line to AWS
+		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1104", Message: "the query has characters that must be escaped", Hint: "send it as an SDK does"}
 	}
 	if rest, ok := strings.CutPrefix(path, "/bedrock/"); ok {
 		path = "/" + rest
@@ -451,7 +496,7 @@ func (c *call) decide(asked []policy.Asked) error {
 	c.decision = d
 	c.record.Tags, c.record.PolicyOutcome, c.record.Reasons = d.Tags, d.Outcome, d.Reasons()
 	c.record.PolicyVersion = c.config.Policy.Version()
-	if !c.route.Spends { // what costs nothing needs no owner: it passes, and is not recorded as refused
+	if !c.route.Charged() { // what costs nothing needs no owner: it passes, and is not recorded as refused
 		if d.Outcome == waybill.PolicyRefused {
 			c.record.PolicyOutcome, c.record.Reasons = waybill.PolicyAllowed, d.Observed()
 		}
@@ -462,21 +507,26 @@ func (c *call) decide(asked []policy.Asked) error {
 			return err
 		}
 	}
-	if env, ok := d.Tags.Get("environment"); ok && len(c.principal.Environments) > 0 {
-		for _, p := range c.principal.Environments {
-			if policy.MatchPattern(p, env) {
-				return nil
-			}
-		}
-		return &waybill.Error{Kind: waybill.Denied, Code: "WB1304", Message: "this caller may not use that environment"}
+	if len(c.principal.Environments) == 0 {
+		return nil
 	}
-	return nil
+	env, ok := d.Tags.Get("environment")
+	for _, p := range c.principal.Environments {
+		if ok && policy.MatchPattern(p, env) {
+			return nil
+		}
+	}
+	if !ok { // whatever has taken it away: who is held to some may not call for none
+		return &waybill.Error{Kind: waybill.Denied, Code: "WB1304", Message: "this caller is held to some environments, and the call is of none", Hint: "set the tag environment to one of: " + strings.Join(c.principal.Environments, ", ")}
+	}
+	return &waybill.Error{Kind: waybill.Denied, Code: "WB1304", Message: "this caller may not use that environment", Hint: "allowed are: " + strings.Join(c.principal.Environments, ", ")}
 }
 
 func (c *call) policyRequest(asked []policy.Asked) *policy.Request {
 	req := &policy.Request{CallID: c.record.CallID, At: c.started, Principal: c.principal, Operation: c.record.Operation, Endpoint: c.record.Endpoint,
 		Region: c.record.Region, Model: c.record.ModelID, Asked: asked}
-	if c.route.Spends { // what costs nothing uses up no bound
+	req.Behind, _ = c.modelBehind(string(c.record.ModelID))
+	if c.route.Charged() { // what costs nothing uses up no bound
 		req.Guard = c.g.Guard
 	}
 	return req
@@ -494,7 +544,7 @@ func (c *call) chooseRole() error {
 			if role.ARN != c.target.Role {
 				continue
 			}
-		} else if ok, _ := role.When.Holds(c.fact); !ok {
+		} else if ok, _ := role.When.Holds(c.decision.Fact); !ok {
 			continue
 		}
 		c.session = waybill.RoleSession{RoleARN: role.ARN, SessionName: c.decision.SessionName, Tags: c.decision.Session,

@@ -54,8 +54,8 @@ func (c *call) takeHeaders(r *http.Request) ([]policy.Asked, error) {
 	if c.header["User-Agent"] == nil {
 		c.header["User-Agent"] = []string{""} // so that net/http adds none of its own
 	}
-	if c.record.TierAsked == "" {
-		c.record.TierAsked = h.Get("X-Amzn-Bedrock-Service-Tier")
+	if c.route.Carrier == bedrock.MetadataHeader { // elsewhere the body says it, and AWS does not read the header
+		c.record.TierAsked = clip(h.Get("X-Amzn-Bedrock-Service-Tier"), maxWord)
 	}
 	return asked, nil
 }

@@ -20,7 +20,7 @@ import (
 type Limits struct {
 	Calls          int           // at once, from all callers; 0 means 20,000
 	CallsPerCaller int           // at once, from one caller; 0 means no bound but Calls
-	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers; 0 means 1 GiB
+	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers, and of answers that are held back; 0 means 1 GiB
 	BodyWait       time.Duration // for room in BodyBytes; 0 means five seconds
 	Headers        int           // in a request; 0 means 100
 	URL            int           // bytes of a request's target; 0 means 8,192
@@ -44,13 +44,16 @@ type limiter struct {
 	calls  atomic.Int64
 	bodies *semaphore.Weighted
 
-	mu       sync.Mutex     // guards byCaller
-	byCaller map[string]int // calls under way
+	mu       sync.Mutex       // guards byCaller
+	byCaller map[callerID]int // calls under way
 }
+
+// A callerID is one who calls, as limits count.
+type callerID struct{ issuer, subject string }
 
 func newLimiter(l Limits) *limiter {
 	l = l.withDefaults()
-	return &limiter{Limits: l, bodies: semaphore.NewWeighted(l.BodyBytes), byCaller: make(map[string]int)}
+	return &limiter{Limits: l, bodies: semaphore.NewWeighted(l.BodyBytes), byCaller: make(map[callerID]int)}
 }
 
 // next is a limiter for new limits, which goes on counting the calls under way if they
@@ -73,24 +76,24 @@ func (l *limiter) enter() error {
 func (l *limiter) leave() { l.calls.Add(-1) }
 
 // enterAs takes a place among a caller's own calls.
-func (l *limiter) enterAs(caller string) error {
+func (l *limiter) enterAs(who callerID) error {
 	if l.CallsPerCaller <= 0 {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byCaller[caller] >= l.CallsPerCaller {
+	if l.byCaller[who] >= l.CallsPerCaller {
 		return &waybill.Error{Kind: waybill.TooMany, Code: "WB1511", Message: fmt.Sprintf("this caller has %d calls under way at the gateway, as many as it may", l.CallsPerCaller), Hint: "wait for one to end"}
 	}
-	l.byCaller[caller]++
+	l.byCaller[who]++
 	return nil
 }
 
-func (l *limiter) leaveAs(caller string) {
+func (l *limiter) leaveAs(who callerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byCaller[caller]--; l.byCaller[caller] <= 0 {
-		delete(l.byCaller, caller)
+	if l.byCaller[who]--; l.byCaller[who] <= 0 {
+		delete(l.byCaller, who)
 	}
 }
 

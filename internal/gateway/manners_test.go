@@ -61,6 +61,9 @@ func TestDeadlines(t *testing.T) {
 		status   int // 0: the answer breaks off; -1: it may, if it had begun
 	}{
 		{"no first byte of mantle", firstByte, "/v1/chat/completions", never, "WB1505", 503},
+		{"no first byte of InvokeModel", gateway.Timeouts{FirstByte: map[waybill.Endpoint]time.Duration{waybill.Runtime: soon}}, answerPath, never, "WB1505", 408},
+		{"no first byte of Messages", gateway.Timeouts{FirstByte: map[waybill.Endpoint]time.Duration{waybill.Runtime: soon}}, messagesPath, never, "WB1505", 503},
+		{"no answer of InvokeModel within the call's time", gateway.Timeouts{Call: soon}, answerPath, never, "WB1507", 408},
 		{"silence", gateway.Timeouts{Idle: soon}, "/openai/v1/chat/completions", stalled, "WB1506", 0},
 		{"no answer within the call's time", gateway.Timeouts{Call: soon}, "/openai/v1/chat/completions", never, "WB1507", 503},
 		{"no end within the call's time", gateway.Timeouts{Call: soon}, "/openai/v1/chat/completions", stalled, "WB1507", -1},
@@ -82,7 +85,7 @@ func TestDeadlines(t *testing.T) {
 				if _, err = io.ReadAll(a.Body); err == nil && tt.status > 0 && a.StatusCode != tt.status {
 					t.Errorf("status %d, want %d", a.StatusCode, tt.status)
 				}
-				if err == nil && (a.Header.Get("X-Waybill-Error") != tt.code || a.Header.Get("Retry-After") == "") {
+				if err == nil && (a.Header.Get("X-Waybill-Error") != tt.code || a.Header.Get("Retry-After") != "" || a.Header.Get("X-Should-Retry") != "false") {
 					t.Errorf("headers %v", a.Header)
 				}
 			}
@@ -348,6 +351,51 @@ func TestEstimate(t *testing.T) {
 			}
 			if priced := tt.model == nova && tt.name != "an error"; (n == 1) != priced || (m == 1) != (tt.model == claude) {
 				t.Errorf("%d models with a cost, %d without a price", n, m)
+			}
+		})
+	}
+}
+
+// What is held back for the estimate takes its room among the bodies, and gives it back.
+// Where there is none the answer passes all the same, as one that is too long does.
+func TestEstimateKeepsToTheRoomOfBodies(t *testing.T) {
+	const unary = `{"usage":{"inputTokens":3,"outputTokens":4}}`
+	const room = 20_000
+	for _, tt := range []struct {
+		name            string
+		size            int
+		told            bool
+		header, trailer bool
+	}{
+		{"room for it", 1000, true, true, false},
+		{"room for it, of unknown length", 1000, false, true, false},
+		{"no room", room, true, false, false},
+		{"no room, of unknown length", room, false, false, true},
+		{"room for its end alone", room - 1, true, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+				c.Prices, c.Estimate = fixedPrices{}, gateway.Estimate{Header: true}
+				c.Limits = gateway.Limits{BodyBytes: room, BodyWait: time.Millisecond}
+			})
+			want := strings.Repeat(" ", tt.size-len(unary)) + unary
+			s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+				a := answered(r, 200, want)
+				if !tt.told {
+					a.ContentLength = -1
+				}
+				return a, nil
+			}}
+			for range 3 {
+				body := hello + strings.Repeat(" ", room-len(hello)) // it finds room if all was given back
+				a, text := s.post(t, answerPath, body, nil)
+				if a.StatusCode != 200 || text != want {
+					t.Fatalf("%d, %d bytes, want %d", a.StatusCode, len(text), len(want))
+				}
+				if header, trailer := a.Header.Get(gateway.EstimateHeader) != "", a.Trailer.Get(gateway.EstimateHeader) != ""; header != tt.header || trailer != tt.trailer {
+					t.Errorf("header %v, trailer %v", header, trailer)
+				}
+				s.gw.Wait()
 			}
 		})
 	}

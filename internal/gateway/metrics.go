@@ -4,6 +4,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -54,7 +55,7 @@ func (v *values) of(text string, good bool) string {
 	if v.known == nil {
 		v.known = make(map[string]bool)
 	}
-	if len(v.known) >= maxValues || len(text) > 200 {
+	if len(v.known) >= maxValues || len(text) > 200 || !utf8.ValidString(text) { // for such a label the library panics
 		return "other"
 	}
 	v.known[strings.Clone(text)] = true
@@ -114,7 +115,8 @@ func (m *Metrics) began() (left func()) {
 	return m.underWay.Dec
 }
 
-// ended counts a call. cost counts only if priced is set.
+// ended counts a call. Its cost counts only if it has a price, and a use of a model that
+// an earlier call has told of does not count again.
 func (m *Metrics) ended(c *call) {
 	if m == nil {
 		return
@@ -137,6 +139,11 @@ func (m *Metrics) ended(c *call) {
 	done := v.Outcome == waybill.Completed // AWS knows the model
 	request, model := m.models.of(string(asked), done), m.models.of(v.Model, done)
 	labels := [6]string{operationName(v.Operation), "aws.bedrock", request, model}
+	if c.again {
+		v = new(waybill.Invocation)
+		*v = c.record
+		v.Usage = waybill.NewUsage()
+	}
 	for kind, n := range v.Usage.All() {
 		m.tokens.WithLabelValues(model, string(kind)).Add(float64(n))
 	}
@@ -151,6 +158,7 @@ func (m *Metrics) ended(c *call) {
 		}
 	}
 	switch {
+	case c.again:
 	case c.priced:
 		dollars, _ := new(big.Rat).SetFrac(c.cost.Unscaled(), dollar).Float64() // for show
 		m.cost.WithLabelValues(model, v.Operation).Add(dollars)
@@ -167,6 +175,39 @@ func (m *Metrics) ended(c *call) {
 	if v.TimeToFirstByte > 0 {
 		m.firstByte.WithLabelValues(labels[:4]...).Observe(v.TimeToFirstByte.Seconds())
 	}
+}
+
+// looks remembers which responses that were made in the background were seen done: every
+// later look tells their usage again.
+type looks struct {
+	mu    sync.Mutex // guards what follows
+	seen  map[string]bool
+	order []string // of seen, from next on the oldest first
+	next  int
+}
+
+// maxLooks is how many responses are remembered.
+const maxLooks = 10_000
+
+// first reports whether a response was not seen done before.
+func (l *looks) first(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seen[id] {
+		return false
+	}
+	if l.seen == nil {
+		l.seen = make(map[string]bool)
+	}
+	l.seen[id] = true
+	if len(l.order) < maxLooks {
+		l.order = append(l.order, id)
+		return true
+	}
+	delete(l.seen, l.order[l.next])
+	l.order[l.next] = id
+	l.next = (l.next + 1) % maxLooks
+	return true
 }
 
 // dollar is one in the unit of Money.Unscaled.

@@ -62,22 +62,11 @@ func (c *call) note(reason string) {
 // findTarget takes the first target that holds.
 func (c *call) findTarget() {
 	for i := range c.config.Targets {
-		if ok, _ := c.config.Targets[i].When.Holds(c.fact); ok {
+		if ok, _ := c.config.Targets[i].When.Holds(c.decision.Fact); ok {
 			c.target = &c.config.Targets[i]
 			return
 		}
 	}
-}
-
-// fact is a fact or tag of the call for the conditions of targets, roles and failures. The
-// model of a profile is the one behind it, where that is known.
-func (c *call) fact(name string) (string, bool) {
-	if name == "model" && c.record.ModelID.IsApplicationProfile() {
-		if source, ok := c.modelBehind(string(c.record.ModelID)); ok {
-			return source.Base(), true
-		}
-	}
-	return c.decision.Fact(name)
 }
 
 // aim chooses Region, profile and project, and names the model for the record.
@@ -89,7 +78,7 @@ func (c *call) aim() {
 		if arn := t.pick(c.decision.Tags, t.Profiles, t.Profile); arn != "" && c.route.Spends {
 			c.useProfile(arn)
 		}
-		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && c.route.Spends {
+		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && (c.route.Spends || c.route.Stored() && c.record.Endpoint == waybill.Mantle) { // what is kept in a project is found there
 			if c.record.Endpoint == waybill.Mantle {
 				c.record.Project = project
 			} else if c.record.Profile == "" && c.record.ModelAsked == "" { // a profile may stand for it there
@@ -136,10 +125,8 @@ func (c *call) useProfile(arn string) {
 
 // askedModel is the foundation model that the caller named, as far as that is known.
 func (c *call) askedModel() string {
-	if c.record.ModelID.IsApplicationProfile() {
-		if source, ok := c.modelBehind(string(c.record.ModelID)); ok {
-			return source.Base()
-		}
+	if source, ok := c.modelBehind(string(c.record.ModelID)); ok {
+		return source.Base()
 	}
 	return c.record.ModelID.Base()
 }

@@ -256,3 +256,65 @@ func TestConditionsKnowTheModelBehindAProfile(t *testing.T) {
 		}
 	}
 }
+
+// The policy's own rules and applications know the model behind what a caller names that
+// does not name it: a profile, provisioned throughput, a model of one's own. modelId stays
+// what the caller names.
+func TestThePolicyKnowsTheModelBehind(t *testing.T) {
+	const (
+		text = `
+session: {name: '{user}'}
+tags:
+  keys:
+    team:   {required: true, values: [search, ads], carriers: [session, request]}
+    user:   {from: caller.subject, carriers: [session]}
+    vendor: {carriers: [request]}
+    own:    {carriers: [request]}
+    ticket: {carriers: [request]}
+  rules:
+    - {name: claude names its ticket, when: {model: anthropic.claude-*}, require: [ticket]}
+applications:
+  - {name: nova, when: {model: amazon.nova-*}, tags: {vendor: amazon}}
+  - {name: own, when: {modelId: 'arn:*:provisioned-model/*'}, tags: {own: 'yes'}}
+`
+		us          = "arn:aws:bedrock:us-east-1:111122223333:"
+		provisioned = us + "provisioned-model/abc123"
+		deployment  = us + "custom-model-deployment/qwerty"
+		imported    = us + "imported-model/abcdefg"
+	)
+	for _, tt := range []struct {
+		id     string
+		status int
+		tags   map[string]string // beside team and user
+	}{
+		{nova, 200, map[string]string{"vendor": "amazon"}},
+		{claude, 403, nil},
+		{teamProfile, 403, nil},
+		{otherProfile, 200, nil}, // nobody knows its model
+		{provisioned, 200, map[string]string{"vendor": "amazon", "own": "yes"}},
+		{deployment, 403, nil},
+		{imported, 200, nil},
+	} {
+		s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+			p, err := policy.Parse("policy.yaml", []byte(text), policy.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Policy, c.Profiles = p, map[string]waybill.ModelID{provisioned: nova, deployment: claude}
+		})
+		s.gw.Client, s.gw.Catalogue = new(catcher), catalogue{teamProfile: "us." + claude}
+		if a, text := s.post(t, "/model/"+strings.NewReplacer(":", "%3A", "/", "%2F").Replace(tt.id)+"/invoke", `{}`, nil); a.StatusCode != tt.status {
+			t.Errorf("%s: %d %s", tt.id, a.StatusCode, text)
+		}
+		r := s.records(t)[0]
+		if string(r.ModelID) != tt.id {
+			t.Errorf("%s is recorded as %s", tt.id, r.ModelID)
+		}
+		got := maps.Collect(r.Tags.All())
+		delete(got, "team")
+		delete(got, "user")
+		if tt.status == 200 && !maps.Equal(got, tt.tags) {
+			t.Errorf("%s has the tags %v, want %v", tt.id, got, tt.tags)
+		}
+	}
+}

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -132,6 +134,38 @@ func TestManyWritersShareOneSync(t *testing.T) {
 	if got := read(t, dir); len(got) != 640 {
 		t.Errorf("%d calls, want 640", len(got))
 	}
+}
+
+// A call that lasts longer than segments do leaves the syncer asleep, and its segment is
+// sealed as soon as it has ended.
+func TestLongCallLeavesTheSyncerAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var looks atomic.Int64
+		j := start(t, dir, Config{SegmentAge: time.Minute, Now: func() time.Time { looks.Add(1); return time.Now() }})
+		if _, err := j.Open(call("long")); err != nil { // and nobody waits for the disk: its answer never comes
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := looks.Load(); n > 200 {
+			t.Errorf("the syncer looked %d times in an hour in which nothing happened", n)
+		}
+		if s, _ := Segments(dir); len(s) != 0 {
+			t.Errorf("%d segments are sealed that hold nothing but a call under way", len(s))
+		}
+		if err := j.Close(t.Context(), call("long")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s, _ := Segments(dir); len(s) != 1 {
+			t.Errorf("%d segments are sealed once the call is over, want 1", len(s))
+		}
+		if err := j.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // A call that is open while its segment is sealed is closed in a later one, once.
@@ -332,6 +366,78 @@ func TestFailedWriteMovesToANewSegment(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The end of a call that came while the disk was full is written once it is not, and
+// nothing piles up meanwhile.
+func TestFullDisk(t *testing.T) {
+	for _, how := range []string{"a call", "Ready", "Stop"} {
+		dir := t.TempDir()
+		j := start(t, dir, Config{})
+		full := false
+		create, noErr, writes := j.create, error(nil), 0
+		j.create = func(path string) (file, error) {
+			f, err := create(path)
+			if err != nil {
+				return nil, err
+			}
+			return &filling{failing{f.(*os.File), &writes, false, &noErr}, &full}, nil
+		}
+		for _, id := range []string{"known", "under way"} {
+			if _, err := j.Open(call(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		full = true
+		if err := j.Close(t.Context(), call("known")); err == nil {
+			t.Error("a disk that is full takes an entry")
+		}
+		for i := range 50 {
+			if _, err := j.Open(call(fmt.Sprint("refused-", i))); err == nil {
+				t.Error("a disk that is full takes an entry")
+			}
+			if j.Ready() == nil {
+				t.Error("a journal on a disk that is full is ready")
+			}
+		}
+		if files, err := os.ReadDir(dir); err != nil || len(files) > 3 {
+			t.Errorf("%d files after fifty calls that were refused, %v", len(files), err)
+		}
+		full = false
+		switch how {
+		case "a call":
+			if err := j.Close(t.Context(), call("another")); err != nil {
+				t.Error(err)
+			}
+		case "Ready":
+			if err := j.Ready(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := j.Stop(); err != nil {
+			t.Error(err)
+		}
+		if _, err := Recover(dir); err != nil {
+			t.Error(err)
+		}
+		got := readAllowingTwins(t, dir)
+		if got["known"] != waybill.Completed || got["under way"] != waybill.Interrupted || len(got) > 3 {
+			t.Errorf("after %s: %v", how, got)
+		}
+	}
+}
+
+// A filling file is on a disk that may be full.
+type filling struct {
+	failing
+	full *bool
+}
+
+func (f *filling) Write(b []byte) (int, error) {
+	if *f.full {
+		return 0, errors.New("no space left on device")
+	}
+	return f.File.Write(b)
 }
 
 // readAllowingTwins reads like read. A write that reached the file though it was

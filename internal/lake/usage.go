@@ -18,6 +18,9 @@ import (
 // images, seconds, search units and guardrail units it tells those that it has. It does not
 // know the life of cache writes: the gateway's split of them stands, as far as the log has
 // as many. A log that has only zeroes does not win: its full record is still to come.
+// A look at a response that was made in the background tells its usage and nothing else,
+// whatever its own record says: not who looks has asked for the response, nor when they
+// look.
 func mergeSQL(from string) string {
 	var b strings.Builder
 	used := make([]string, len(waybill.Kinds))
@@ -27,7 +30,8 @@ func mergeSQL(from string) string {
 	b.WriteString(`
 WITH r AS (SELECT *, CASE WHEN request_id <> '' THEN account || '/' || region || '/' || request_id ELSE 'call/' || call_id END AS k,
              (((CASE outcome WHEN 'interrupted' THEN 0 WHEN 'failed' THEN 2 ELSE 4 END + known::BIGINT) * 134217728
-               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000 AS rank FROM ` + from + `),
+               + CASE WHEN known THEN least(` + strings.Join(used, " + ") + `, 134217727) ELSE 0 END) * 2 + (tag_set <> '')::BIGINT) * 4294967296 + epoch_us(started_at) // 1000000
+             - CASE WHEN operation IN ('GetResponse', 'CancelResponse') THEN 7000000000000000000 ELSE 0 END AS rank FROM ` + from + `),
 c AS (SELECT k,
   coalesce(bool_or(source = 'gateway'), false) AS has_g, coalesce(bool_or(source = 'log'), false) AS has_l,
   arg_max(r, rank) FILTER (source = 'gateway') AS g, arg_max(r, rank) FILTER (source = 'log') AS l,
@@ -75,7 +79,7 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
 var tokenColumns = []string{string(waybill.Input), string(waybill.Output), string(waybill.CacheRead), string(waybill.CacheWrite5m), string(waybill.CacheWrite30m), string(waybill.CacheWrite1h)}
 
 // mergeVersion counts the changes of mergeSQL: a roll-up by an older rule is made again.
-const mergeVersion = 2
+const mergeVersion = 3
 
 var cellColumns = []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "latency_mode", "context_bucket",
 	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome", "operation", "issuer", "key_id", "model_asked"}

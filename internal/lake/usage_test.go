@@ -114,6 +114,35 @@ func TestRollUpOfAnOlderVersion(t *testing.T) {
 	}
 }
 
+// A response that is made in the background is the call of whoever asked for it. Those
+// who look at it later tell its usage, once.
+func TestLooksTellUsageAlone(t *testing.T) {
+	asked := fromGateway("1", at(5, 9, 0), use(0, 0))
+	asked.Operation, asked.Principal, asked.Tags, asked.Usage = "Responses", "user-1", tags("search"), waybill.Usage{}
+	rows := []Row{asked}
+	for i, who := range []string{"user-2", "user-3"} {
+		look := fromGateway("1", at(5, 11+i, 0), use(100, 200))
+		look.CallID += who
+		look.Operation, look.Principal, look.Tags = "GetResponse", who, tags("ads")
+		rows = append(rows, look)
+	}
+	for range 3 {
+		l := open(t, t.TempDir())
+		rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+		if err := l.AppendInvocations(t.Context(), load(1), rows); err != nil {
+			t.Fatal(err)
+		}
+		cells := october2026(t, l)
+		if len(cells) != 1 {
+			t.Fatalf("%d cells, want 1", len(cells))
+		}
+		c := cells[0]
+		if c.Calls != 1 || c.Usage.Of(waybill.Output) != 200 || c.Principal != "user-1" || c.TagSet != asked.Tags.ID() || c.Hour != waybill.HourOf(asked.StartedAt) || c.Operation != "Responses" {
+			t.Errorf("%d calls of %s, %s, at %s, tags %q: %v", c.Calls, c.Principal, c.Operation, c.Hour, c.TagSet, c.Usage)
+		}
+	}
+}
+
 // Of the records that one source has of a call the fullest one tells the rest of it: when
 // it was, and with which tags. The order in which they were read does not matter.
 func TestFullestRecordTells(t *testing.T) {

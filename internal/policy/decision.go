@@ -24,6 +24,7 @@ type Request struct {
 	Endpoint  waybill.Endpoint
 	Region    string
 	Model     waybill.ModelID
+	Behind    waybill.ModelID // what Model stands for, where it does not name a model and that is known
 	Asked     []Asked
 	// Guard counts the values of keys with a bound; nil counts nothing.
 	Guard *Guard
@@ -140,13 +141,15 @@ func (d *Decision) Fact(name string) (string, bool) {
 	return d.Tags.Get(name)
 }
 
-// Fact is the value of a name in a condition that is not a tag: model (without profile
-// prefix), modelId, operation, endpoint, region, caller, issuer, claims.NAME.
+// Fact is the value of a name in a condition that is not a tag: model (behind a
+// profile, without its prefix), modelId (as the caller names it), operation, endpoint, region, caller, issuer, claims.NAME.
 func (req *Request) Fact(name string) (string, bool) {
 	var v string
 	switch name {
 	case "model":
-		v = req.Model.Base()
+		if v = req.Behind.Base(); v == "" {
+			v = req.Model.Base()
+		}
 	case "modelId":
 		v = string(req.Model)
 	case "operation":

@@ -34,5 +34,5 @@ func (cn *conn) alive() bool {
 		quiet = err == syscall.EAGAIN
 		return true
 	})
-	return err == nil && quiet
+	return err == nil && quiet && cn.drained()
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -224,8 +225,8 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{Conn: raw, client: c, to: to, raw: rawOf(raw)}
-	cn.in = bufio.NewReaderSize(cn, 4<<10)
+	cn := &conn{Conn: raw, plain: raw, client: c, to: to, raw: rawOf(raw)}
+	cn.in = bufio.NewReaderSize(cn, 2<<10) // what is larger passes it by
 	if to.scheme == "http" {
 		return cn, nil
 	}
@@ -268,6 +269,7 @@ func (c *Client) sessionCache() tls.ClientSessionCache {
 // any may.
 type conn struct {
 	net.Conn
+	plain  net.Conn // what Conn is, or is TLS over
 	client *Client
 	to     address
 	raw    rawConn
@@ -292,6 +294,20 @@ func (cn *conn) Read(p []byte) (int, error) {
 	n, err := cn.Conn.Read(p)
 	cn.left -= int64(n)
 	return n, err
+}
+
+// drained reports whether TLS holds nothing that the other side has sent and nobody has
+// read: more than an answer in the record that ended it would be taken for the next one.
+func (cn *conn) drained() bool {
+	if cn.Conn == cn.plain {
+		return true
+	}
+	var b [1]byte
+	if cn.SetReadDeadline(time.Unix(1, 0)) != nil { // what is there is given all the same
+		return false
+	}
+	n, err := cn.Conn.Read(b[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && cn.SetReadDeadline(time.Time{}) == nil
 }
 
 // call sends the request and reads the head of its answer.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -336,6 +337,64 @@ func TestHeads(t *testing.T) {
 			if got := text(t, a, nil); got != tt.want {
 				t.Errorf("%s: %q", tt.name, got)
 			}
+		}
+	}
+}
+
+// More than one answer within one TLS record is no answer to the next call: the connection
+// is not used again.
+func TestUnaskedWithinARecord(t *testing.T) {
+	var opened atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		n := opened.Add(1)
+		body := strings.Repeat("a", 10_000) // longer than the client's buffer, so that it reads past it
+		said := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		if n == 1 {
+			said += "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+		}
+		conn.Write([]byte(said))
+		io.Copy(io.Discard, conn) // until it is closed
+	}))
+	s.TLS = &tls.Config{DynamicRecordSizingDisabled: true} // so that one record holds it all
+	s.StartTLS()
+	defer s.Close()
+	c := &Client{HeaderTimeout: time.Minute, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig}
+	defer c.CloseIdleConnections()
+	for range 2 {
+		a, err := c.RoundTrip(post(t, t.Context(), s.URL, []byte("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 20_000) // so large that what is left is read past the client's buffer
+		n := 0
+		for err == nil {
+			var more int
+			more, err = a.Body.Read(got[n:])
+			n += more
+		}
+		if err != io.EOF || n != 10_000 {
+			t.Errorf("an answer that nobody asked for: %q, %v", got[:n], err)
+		}
+	}
+	if n := opened.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+// A target with a space would end early in the request line.
+func TestTargetInjection(t *testing.T) {
+	c := new(Client)
+	for _, query := range []string{"a b", "a\tb", "a\r\nX: y"} {
+		r := post(t, t.Context(), "http://127.0.0.1:1/", []byte("x"))
+		r.URL.RawQuery = query
+		if _, err := c.RoundTrip(r); err == nil || !strings.Contains(err.Error(), "target") {
+			t.Errorf("%q: %v", query, err)
 		}
 	}
 }

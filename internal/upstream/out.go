@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -45,7 +46,11 @@ const together = 16 << 10
 func (o *out) fill(r *http.Request) error {
 	b := append(o.head[:0], r.Method...)
 	b = append(b, ' ')
-	b = append(b, r.URL.RequestURI()...)
+	target := r.URL.RequestURI()
+	if strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return errors.New("request: its target has characters that would end it")
+	}
+	b = append(b, target...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	host := r.Host
 	if host == "" {
