@@ -227,7 +227,7 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			if errors.Is(context.Cause(ctx), errCut) {
 				err = errCut
 			}
-			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
+			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" || notSent(err) {
 				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
 			}
 			if late := slow(ctx); late != nil {
@@ -250,6 +250,12 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			return nil, err
 		}
 	}
+}
+
+// notSent reports whether the way to AWS says that nothing of a call has left.
+func notSent(err error) bool {
+	var e interface{ NotSent() bool }
+	return errors.As(err, &e) && e.NotSent()
 }
 
 // maxRefusal bounds what is read of an answer to learn whether it refuses our signature.
