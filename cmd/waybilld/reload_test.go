@@ -134,11 +134,15 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := readWith(t, dir, "rates: rates.csv\nreload: watch\n")
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readWith(t, dir, "rates: rates.csv\nreload: watch\nhashKey: file:"+secret+"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.watch || len(c.files) != 3 {
+	if !c.watch || len(c.files) != 4 || !slices.Contains(c.files, secret) {
 		t.Fatalf("watch is %v, the files are %v", c.watch, c.files)
 	}
 	before := digest(c.files)

@@ -362,3 +362,58 @@ func TestLooksNameTheirProject(t *testing.T) {
 		}
 	}
 }
+
+// New limits count the calls that are under way already.
+func TestNewLimitsCountCallsUnderWay(t *testing.T) {
+	s := newStand(t, nil)
+	began, end := make(chan struct{}), make(chan struct{})
+	s.gw.Client = &holding{catcher: new(catcher), began: began, end: end}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 200 {
+			t.Errorf("the call under way: %d %s", a.StatusCode, text)
+		}
+	})
+	<-began
+	for _, limits := range []gateway.Limits{{Calls: 1}, {Calls: 1, BodyBytes: 50_000_000}} {
+		s.gw.Reload(configOf(t, func(c *gateway.Config) { c.Limits = limits }))
+		if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1510") {
+			t.Errorf("a second call where one may be: %d %s", a.StatusCode, text)
+		}
+	}
+	close(end)
+	wg.Wait()
+	s.gw.Wait()
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 200 {
+		t.Errorf("once it is over: %d %s", a.StatusCode, text)
+	}
+}
+
+// A call that finds nobody to speak TLS with has not left: it has used nothing, which is
+// known.
+func TestNoTLSThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+		c.Upstream = map[waybill.Endpoint]string{waybill.Runtime: "https://" + l.Addr().String()}
+	})
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1502") {
+		t.Errorf("%d %s", a.StatusCode, text)
+	}
+	records := s.records(t)
+	if len(records) != 1 || !records[0].Usage.Known || records[0].Outcome != waybill.Failed {
+		t.Errorf("recorded as %+v", records)
+	}
+}
