@@ -508,6 +508,33 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// A snapshot says nothing of an account or a Region that was declared after it was taken.
+func TestSnapshotOfAnotherDeclaration(t *testing.T) {
+	t.Parallel()
+	s := newSetting(t)
+	s.good()
+	in := s.inquiry()
+	if _, unknown := News(in.Judge()); unknown > 0 {
+		t.Fatalf("unknown at first:%s", show(in.Judge()))
+	}
+	later := *in.Declaration
+	later.Accounts = append(slices.Clone(later.Accounts), DeclaredAccount{ID: "222233334444", Regions: []string{"us-east-1"}})
+	later.Accounts[0].Regions = append(slices.Clone(later.Accounts[0].Regions), "ap-southeast-2")
+	in.Declaration = &later
+	found := in.Judge()
+	for _, c := range []string{"logging-on", "api-keys", "api-key-use", "side-doors"} {
+		if !slices.ContainsFunc(of(found, c, Unknown), func(f Finding) bool { return f.Account == "222233334444" }) {
+			t.Errorf("%s: the account was never asked, and it is not unknown:%s", c, show(slices.DeleteFunc(slices.Clone(found), func(f Finding) bool { return f.Control != c })))
+		}
+	}
+	if !slices.ContainsFunc(of(found, "logging-on", Unknown), func(f Finding) bool { return f.Region == "ap-southeast-2" }) {
+		t.Error("the Region was never asked, and it is not unknown")
+	}
+	if slices.ContainsFunc(of(found, "tag-coverage", Unknown), func(f Finding) bool { return f.Account != "" }) {
+		t.Error("what looks at the ledger misses no account")
+	}
+}
+
 // Events that were not read may hold what was looked for.
 func TestEventsNotRead(t *testing.T) {
 	s := newSetting(t)

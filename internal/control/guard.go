@@ -572,8 +572,7 @@ func (g *Guard) permissionStatements() []statement {
 			why: "a call that names a guardrail needs the right to apply it"},
 		{Sid: "WaybillReads", Effect: "Allow", Action: gatewayReads, Resource: texts{"*"}, why: "counting tokens and listing models cost nothing"},
 	}
-	inference, _ := surface("inference")
-	spending := texts(inference.Actions)
+	spending := texts{"bedrock:InvokeModel*", "bedrock:Rerank", "bedrock-mantle:CreateInference"}
 	for i, r := range g.Require {
 		c := map[string]map[string]texts{"StringNotLike": {"aws:PrincipalTag/" + r.Key: {"?*"}}}
 		if len(r.Values) > 0 {

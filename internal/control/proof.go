@@ -587,9 +587,7 @@ func (v *prover) gatewayScenarios(c *callerClass) []scenario {
 			with(a, func(s *scenario) { s.resource, s.foreign = arn, true })
 		}
 	}
-	inference, _ := surface("inference")
-	for _, a := range inference.Actions {
-		a = strings.ReplaceAll(a, "*", "WithBidirectionalStream")
+	for _, a := range []string{"bedrock:InvokeModelWithBidirectionalStream", "bedrock:Rerank", "bedrock-mantle:CreateInference"} {
 		with(a, func(s *scenario) { s.beside = true })
 		for _, r := range v.guard.Require {
 			with(a, func(s *scenario) { s.beside = true; delete(s.tags, r.Key) })

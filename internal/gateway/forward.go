@@ -74,7 +74,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	} else if err != nil && !c.passesJournal() {
 		c.record.UsageFrom = "the journal failed in mid-call"
-		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
+		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "it has run, and is billed, all the same", MayRun: true, Err: err})
 		return
 	}
 	c.pass(caller, leave, w, answer)

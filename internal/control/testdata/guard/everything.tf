@@ -392,7 +392,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
@@ -409,7 +408,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
@@ -426,7 +424,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
@@ -446,7 +443,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],

@@ -215,7 +215,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
@@ -232,7 +231,6 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
-          "bedrock:StartAsyncInvoke",
           "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
