@@ -169,9 +169,10 @@ const (
 // A UsageKey is the grain on which metered usage and the bill can meet within a
 // billing period.
 type UsageKey struct {
-	Account     string // twelve digits: the account that used it
-	Region      string // the Region that was called
-	Model       string // canonical model id, see ModelID.Base
+	Account     string   // twelve digits: the account that used it
+	Region      string   // the Region that was called
+	Endpoint    Endpoint // Mantle where the bill tells its calls apart, else Runtime
+	Model       string   // canonical model id, see ModelID.Base
 	Kind        Kind
 	Tier        string
 	Scope       Scope // Regional or Global
@@ -181,7 +182,7 @@ type UsageKey struct {
 // Compare orders keys as reports list them.
 func (k UsageKey) Compare(l UsageKey) int {
 	return compareStrings(
-		k.Account, l.Account, k.Region, l.Region, k.Model, l.Model, string(k.Kind), string(l.Kind),
+		k.Account, l.Account, k.Region, l.Region, k.Model, l.Model, string(k.Endpoint), string(l.Endpoint), string(k.Kind), string(l.Kind),
 		k.Tier, l.Tier, string(k.Scope), string(l.Scope), boolText(k.LongContext), boolText(l.LongContext))
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -84,5 +85,7 @@ func prepareAWS(env *testscript.Env) error {
 		return fmt.Errorf("the script has no values")
 	}
 	env.Values[awsKey{}] = &awsState{}
-	return nil
+	examples, err := filepath.Abs("../../examples")
+	env.Setenv("EXAMPLES", examples)
+	return err
 }

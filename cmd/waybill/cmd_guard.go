@@ -391,8 +391,11 @@ func proofText(out io.Writer, proof *control.Proof, warnings []string) {
 	for _, f := range proof.Failures {
 		fmt.Fprintf(out, "\n%s: %s\n  %s on %s\n", f.Layer, f.Who, f.Request.Action, f.Request.Resource)
 		fmt.Fprintf(out, "  must %s: %s\n  is %s", f.Want, f.Why, f.Got)
+		if f.Policy != "" {
+			fmt.Fprintf(out, " by %s", f.Policy)
+		}
 		if f.Sid != "" {
-			fmt.Fprintf(out, " by %s, statement %s", f.Policy, f.Sid)
+			fmt.Fprintf(out, ", statement %s", f.Sid)
 		}
 		if len(f.Missing) > 0 {
 			fmt.Fprintf(out, ": it hangs on %s, which generated requests do not have", strings.Join(f.Missing, ", "))
@@ -411,6 +414,9 @@ func proofText(out io.Writer, proof *control.Proof, warnings []string) {
 		}
 		if f.Alike > 0 {
 			fmt.Fprintf(out, "\n  and %d like it", f.Alike)
+			if f.Callers > 1 {
+				fmt.Fprintf(out, ", of %d callers in all", f.Callers)
+			}
 		}
 		fmt.Fprintln(out)
 	}

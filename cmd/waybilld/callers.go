@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"time"
@@ -24,10 +25,12 @@ type callersConfig struct {
 	sealing      []string // keys that seal the secrets of signing keys
 	signing      identity.SigV4Config
 	aws          *identity.AWSConfig
+	authorities  []string          // files of authorities that issuers are verified with
+	read         [sha256.Size]byte // what was in them: whoever has read them once does not look again
 }
 
-// readCallers reads the mapping `callers`. file makes a path absolute.
-func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
+// fill reads the mapping `callers`. file makes a path absolute.
+func (c *callersConfig) fill(n policy.Node, file func(policy.Node) string) {
 	n.Fields(map[string]func(policy.Node){
 		"keys": func(n policy.Node) {
 			if !n.IsMapping() {
@@ -46,8 +49,12 @@ func (c *callersConfig) read(n policy.Node, file func(policy.Node) string) {
 		"audit":  func(n policy.Node) { c.audit = file(n) },
 		"oidc": func(n policy.Node) {
 			for _, item := range n.List() {
-				c.oidc = append(c.oidc, readIssuer(item, file))
+				i := readIssuer(item, file)
+				if c.oidc = append(c.oidc, i); i.CAFile != "" {
+					c.authorities = append(c.authorities, i.CAFile)
+				}
 			}
+			c.read = digest(c.authorities)
 		},
 		"certificates": func(n policy.Node) {
 			for _, item := range n.List() {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/gateway"
@@ -88,6 +90,7 @@ func readConfig(path string) (*config, error) {
 	c := &config{listen: "127.0.0.1:8080", admin: "127.0.0.1:8081", drainOnStop: 30 * time.Second,
 		timeouts: timeouts{header: 30 * time.Second, connect: 10 * time.Second, tls: 10 * time.Second}, headerBytes: 64 << 10, signing: "sigv4"}
 	c.files = append(c.files, path)
+	c.files = append(c.files, fileValues(src)...)
 	c.gateway.InsertUsage = true // what AWS does not tell cannot be attributed
 	c.gateway.Upstream = make(map[waybill.Endpoint]string)
 	c.gateway.Profiles = make(map[string]waybill.ModelID)
@@ -137,7 +140,7 @@ func readConfig(path string) (*config, error) {
 				"secretAccessKey": func(n policy.Node) { c.secretKey = reference(n) },
 			})
 		},
-		"callers": func(n policy.Node) { c.callers.read(n, file) },
+		"callers": func(n policy.Node) { c.callers.fill(n, file) },
 		"roles":   func(n policy.Node) { c.readRoles(n) },
 		"targets": func(n policy.Node) { c.readTargets(n) },
 		"profiles": func(n policy.Node) {
@@ -259,6 +262,7 @@ func readConfig(path string) (*config, error) {
 		}
 	}
 	errs := []error{c.readTLS()}
+	c.files = append(c.files, c.callers.authorities...)
 	if ratesFile != "" {
 		c.files = append(c.files, ratesFile)
 		src, err := os.ReadFile(ratesFile)
@@ -467,6 +471,26 @@ func (c *config) checkTargets() {
 			}
 		}
 	}
+}
+
+// fileValues are the files that values stand for.
+func fileValues(src []byte) []string {
+	var root yaml.Node
+	if yaml.Unmarshal(src, &root) != nil {
+		return nil // it was told
+	}
+	var out []string
+	var walk func(*yaml.Node)
+	walk = func(n *yaml.Node) {
+		if path, ok := strings.CutPrefix(n.Value, "file:"); ok && n.Kind == yaml.ScalarNode {
+			out = append(out, path)
+		}
+		for _, child := range n.Content {
+			walk(child)
+		}
+	}
+	walk(&root)
+	return out
 }
 
 // reference is a text that may stand for the environment (${NAME}) or a file

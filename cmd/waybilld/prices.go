@@ -46,7 +46,7 @@ func (p *prices) query(v *waybill.Invocation, kind waybill.Kind) ratecard.Query 
 	if v.LatencyMode == "optimized" {
 		q.Tier = waybill.TierLatencyOptimized
 	}
-	if !p.known[q.Model] {
+	if !p.known[q.Model] && v.Endpoint != waybill.Mantle { // what it calls has usage types of its own
 		if id, ok := p.models.ID(q.Model); ok {
 			q.Model = id
 		}

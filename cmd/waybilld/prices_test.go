@@ -16,6 +16,7 @@ anthropic.claude-x,*,regional,output,,,1000000,16.50,USD,2026-01-01,,
 anthropic.claude-x,*,global,input,,,1000000,3.00,USD,2026-01-01,,
 anthropic.claude-x,eu-west-1,regional,input,flex,,1000000,1.65,USD,2026-01-01,,
 anthropic.claude-x,*,regional,input,,> 200000,1000000,6.60,USD,2026-01-01,,
+openai.gpt-oss-20b-1:0,*,regional,input,,,1000000,70,USD,2026-01-01,,
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +37,8 @@ anthropic.claude-x,*,regional,input,,> 200000,1000000,6.60,USD,2026-01-01,,
 		{"a kind without a price", waybill.Invocation{Model: "anthropic.claude-x", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at, Usage: waybill.NewUsage().With(waybill.Input, 1).With(waybill.CacheRead, 1)}, "0", false, true},
 		{"before the card", waybill.Invocation{Model: "anthropic.claude-x", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at.AddDate(-1, 0, 0), Usage: waybill.NewUsage().With(waybill.Input, 1)}, "0", false, false},
 		{"another model", waybill.Invocation{Model: "abcdef123456", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at, Usage: waybill.NewUsage().With(waybill.Input, 1)}, "0", false, false},
+		{"a display name", waybill.Invocation{Model: "gpt-oss-20b", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at, Usage: waybill.NewUsage().With(waybill.Input, 1000)}, "0.07", true, true},
+		{"the id on the other endpoint", waybill.Invocation{Endpoint: waybill.Mantle, Model: "openai.gpt-oss-20b", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at, Usage: waybill.NewUsage().With(waybill.Input, 1)}, "0", false, false},
 		{"usage not known", waybill.Invocation{Model: "anthropic.claude-x", Region: "us-east-1", Scope: waybill.Plain, StartedAt: at}, "0", false, true},
 	} {
 		cost, ok := p.Cost(&tt.call)

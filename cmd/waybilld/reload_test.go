@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +93,38 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// The authorities that an issuer is verified with are part of the callers: others in the
+// same file are taken by a reload.
+func TestAuthoritiesAreReloaded(t *testing.T) {
+	dir, _ := home(t, "http://127.0.0.1:1")
+	file := filepath.Join(dir, "waybilld.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := "callers: {keys: keys.jsonl, oidc: [{issuer: 'https://id.example.com', audiences: [waybill], ca: server.pem}]}"
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), "callers: {keys: keys.jsonl}", more, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writePair(t, dir, 1)
+	first, err := readConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := readConfig(file)
+	if err != nil || !reflect.DeepEqual(first.callers, again.callers) {
+		t.Errorf("the same callers differ, %v", err)
+	}
+	writePair(t, dir, 2)
+	second, err := readConfig(file)
+	if err != nil || reflect.DeepEqual(first.callers, second.callers) {
+		t.Errorf("other authorities make no other callers, %v", err)
+	}
+	if !slices.Contains(second.files, filepath.Join(dir, "server.pem")) {
+		t.Errorf("the authorities are not watched: %v", second.files)
+	}
+}
+
 // A change of any file that the configuration is read from is told once.
 func TestWatch(t *testing.T) {
 	dir, _ := home(t, "http://127.0.0.1:1")
@@ -100,11 +134,15 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := readWith(t, dir, "rates: rates.csv\nreload: watch\n")
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readWith(t, dir, "rates: rates.csv\nreload: watch\nhashKey: file:"+secret+"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.watch || len(c.files) != 3 {
+	if !c.watch || len(c.files) != 4 || !slices.Contains(c.files, secret) {
 		t.Fatalf("watch is %v, the files are %v", c.watch, c.files)
 	}
 	before := digest(c.files)

@@ -83,6 +83,11 @@ func (r Route) Charged() bool {
 	return r.Spends || r.Operation == ApplyGuardrail || r.Operation == InvokeGuardrailChecks
 }
 
+// Stored reports whether the operation is about a response that was made before.
+func (r Route) Stored() bool {
+	return r.Operation == GetResponse || r.Operation == DeleteResponse || r.Operation == CancelResponse
+}
+
 type native struct {
 	op      Operation
 	carrier Carrier

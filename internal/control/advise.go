@@ -283,7 +283,11 @@ func (v *adviser) next() {
 		for _, q := range v.asked.Questions {
 			asked = append(asked, string(q))
 		}
-		step("waybill advise --ask "+strings.Join(asked, ",")+" --snapshot snapshot.json", "this advice again, with what the account said")
+		again := "waybill advise --ask " + strings.Join(asked, ",") + " --on " + strings.Join(v.asked.Paths, ",") + " --key " + keys
+		if len(v.asked.Regions) > 0 {
+			again += " --region " + strings.Join(v.asked.Regions, ",")
+		}
+		step(again+" --snapshot snapshot.json", "this advice again, with what the account said")
 	}
 	step("waybill setup --file accounts.yaml", "shows the changes that make it hold; with --apply it makes them")
 	if v.uses(ByLog) {

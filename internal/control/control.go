@@ -98,6 +98,7 @@ func Controls() []Control {
 // fails before what is unknown before what holds, then by severity and dollars.
 func (in *Inquiry) Judge() []Finding {
 	var out []Finding
+	unasked := in.unasked()
 	for _, c := range Controls() {
 		before := len(out)
 		c.judge(in, func(f Finding) {
@@ -108,8 +109,35 @@ func (in *Inquiry) Judge() []Finding {
 			}
 			out = append(out, f)
 		})
+		for _, place := range unasked {
+			// A control that looks at no accounts, or at no Regions, misses none.
+			looks := slices.ContainsFunc(out[before:], func(f Finding) bool { return f.Account != "" && (place.Region == "" || f.Region != "") })
+			if looks || len(out) == before {
+				place.Control, place.Severity = c.ID, c.Severity
+				out = append(out, place)
+			}
+		}
 		if len(out) == before {
 			out = append(out, Finding{Control: c.ID, Status: Holds, Severity: c.Severity, Message: "there is nothing here that it applies to"})
+		}
+	}
+	return out
+}
+
+// unasked are declared accounts and Regions that the snapshot does not have: it was taken
+// for another declaration, and says nothing of them.
+func (in *Inquiry) unasked() []Finding {
+	var out []Finding
+	for _, d := range in.Declaration.Accounts {
+		i := slices.IndexFunc(in.Snapshot.Accounts, func(a AccountFacts) bool { return a.ID == d.ID })
+		if i < 0 {
+			out = append(out, unknown("the snapshot does not have the account: ask again, with --save").at(d.ID, ""))
+			continue
+		}
+		for _, r := range d.Regions {
+			if !slices.ContainsFunc(in.Snapshot.Accounts[i].Regions, func(f RegionFacts) bool { return f.Region == r }) {
+				out = append(out, unknown("the snapshot does not have the Region: ask again, with --save").at(d.ID, r))
+			}
 		}
 	}
 	return out

@@ -508,6 +508,52 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// A snapshot says nothing of an account or a Region that was declared after it was taken.
+func TestSnapshotOfAnotherDeclaration(t *testing.T) {
+	t.Parallel()
+	s := newSetting(t)
+	s.good()
+	in := s.inquiry()
+	if _, unknown := News(in.Judge()); unknown > 0 {
+		t.Fatalf("unknown at first:%s", show(in.Judge()))
+	}
+	later := *in.Declaration
+	later.Accounts = append(slices.Clone(later.Accounts), DeclaredAccount{ID: "222233334444", Regions: []string{"us-east-1"}})
+	later.Accounts[0].Regions = append(slices.Clone(later.Accounts[0].Regions), "ap-southeast-2")
+	in.Declaration = &later
+	found := in.Judge()
+	for _, c := range []string{"logging-on", "api-keys", "api-key-use", "side-doors"} {
+		if !slices.ContainsFunc(of(found, c, Unknown), func(f Finding) bool { return f.Account == "222233334444" }) {
+			t.Errorf("%s: the account was never asked, and it is not unknown:%s", c, show(slices.DeleteFunc(slices.Clone(found), func(f Finding) bool { return f.Control != c })))
+		}
+	}
+	if !slices.ContainsFunc(of(found, "logging-on", Unknown), func(f Finding) bool { return f.Region == "ap-southeast-2" }) {
+		t.Error("the Region was never asked, and it is not unknown")
+	}
+	if slices.ContainsFunc(of(found, "tag-coverage", Unknown), func(f Finding) bool { return f.Account != "" }) {
+		t.Error("what looks at the ledger misses no account")
+	}
+}
+
+// Events that were not read may hold what was looked for.
+func TestEventsNotRead(t *testing.T) {
+	s := newSetting(t)
+	s.declare(oneRegion)
+	s.good()
+	for i := range 100 { // the fake shows two on a page
+		for _, source := range []string{"bedrock.amazonaws.com", "bedrock-mantle.amazonaws.com"} {
+			s.plane.PutEvent(member, "us-east-1", fmt.Sprintf(`{"eventID":"%s-%d","eventName":"InvokeModel","eventSource":"%s","eventTime":"2026-11-19T01:%02d:%02dZ","userIdentity":{"arn":"arn:aws:iam::111122223333:user/eve"}}`, source, i, source, i/60, i%60))
+		}
+	}
+	found := s.audit()
+	if got := of(found, "api-key-use", Unknown); len(got) != 1 || !strings.Contains(got[0].Message, "before 2026-11-19 01:01") {
+		t.Errorf("of a hundred events forty were read:%s", show(got))
+	}
+	if got := of(found, "side-doors", Holds); len(got) == 0 {
+		t.Errorf("a source that was read whole:%s", show(of(found, "side-doors", Unknown)))
+	}
+}
+
 // From nothing, setup brings about that everything holds; a second run changes nothing.
 func TestSetUpTwice(t *testing.T) {
 	s := newSetting(t)

@@ -163,8 +163,8 @@ func (g *Guard) check() error {
 			if !pattern.MatchString(text) {
 				return misused("such as arn:aws:iam::111122223333:role/path/name; the account is twelve digits or *", "%s: %q is not an ARN or a pattern of one", what, text)
 			}
-			if strings.Contains(text, ":role/*") && strings.Trim(text[strings.Index(text, ":role/")+6:], "*") == "" {
-				return misused("give the roles a path of their own, and name it", "%s: %q lets every role pass", what, text)
+			if strings.Trim(text[strings.IndexByte(text, '/')+1:], "*?/") == "" {
+				return misused("give them a path of their own, and name it", "%s: %q is every one there is", what, text)
 			}
 		}
 		return nil
@@ -399,15 +399,18 @@ func (g *Guard) controlStatements() []statement {
 		return out
 	}
 	notAdmin := map[string]texts{"aws:PrincipalArn": slices.Sorted(slices.Values(g.Administrators))}
-	ours := slices.Clone(g.Roles)
-	ours = append(ours, g.BreakGlass.Roles...)
-	for _, x := range g.Exceptions {
-		ours = append(ours, x.Roles...)
-	}
+	ours := append(g.passing(), g.Gateway)
 	slices.Sort(ours)
+	handed := append(slices.Clone(g.BreakGlass.Roles), g.Gateway)
+	slices.Sort(handed)
 	out = append(out, statement{Sid: "WaybillRolesAreOurs", Effect: "Deny", Action: roleChanges, Resource: slices.Compact(ours),
 		Condition: map[string]map[string]texts{"ArnNotLike": notAdmin},
-		why:       "whoever could make or change a role that may pass could pass: only administrators do"})
+		why:       "whoever could make or change the gateway's role, or one that may pass, could pass: only administrators do"},
+		// The roles of exceptions are there to be passed to a service, and the gateway's Bedrock
+		// roles trust none.
+		statement{Sid: "WaybillGatewayIsOurs", Effect: "Deny", Action: texts{"iam:PassRole"}, Resource: slices.Compact(handed),
+			Condition: map[string]map[string]texts{"ArnNotLike": notAdmin},
+			why:       "whoever could hand the gateway's role to a machine or function of theirs could call as the gateway: only administrators do"})
 	if key, _, ok := strings.Cut(g.BreakGlass.Tag, "="); ok {
 		// Case does not tell the keys of principal tags apart, but it does tell the values
 		// of aws:TagKeys apart.
@@ -418,9 +421,19 @@ func (g *Guard) controlStatements() []statement {
 	return out
 }
 
+// passing are the roles that may pass on some surface, gateway or not.
+func (g *Guard) passing() []string {
+	out := slices.Concat(g.Roles, g.BreakGlass.Roles)
+	for _, x := range g.Exceptions {
+		out = append(out, x.Roles...)
+	}
+	return out
+}
+
 var (
-	roleChanges = texts{"iam:AttachRolePolicy", "iam:CreateRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:PutRolePolicy", "iam:UpdateAssumeRolePolicy"}
-	tagGrants   = texts{"iam:CreateRole", "iam:CreateUser", "iam:TagRole", "iam:TagUser", "sts:TagSession"}
+	roleChanges = texts{"iam:AttachRolePolicy", "iam:CreateRole", "iam:DeleteRolePermissionsBoundary", "iam:DeleteRolePolicy", "iam:DetachRolePolicy",
+		"iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:TagRole", "iam:UntagRole", "iam:UpdateAssumeRolePolicy"}
+	tagGrants = texts{"iam:CreateRole", "iam:CreateUser", "iam:TagRole", "iam:TagUser", "sts:TagSession"}
 )
 
 func sidName(name string) string {
@@ -549,13 +562,17 @@ func (g *Guard) permissionStatements() []statement {
 	out := []statement{
 		{Sid: "WaybillRuntime", Effect: "Allow", Action: gatewayRuntime, Resource: resources,
 			why: "models on bedrock-runtime: a profile needs the right on itself, on the models behind it, and for some calls on the default project"},
-		{Sid: "WaybillMantle", Effect: "Allow", Action: gatewayMantle, Resource: texts{arn("bedrock-mantle", g.Account, "project/*")},
+		{Sid: "WaybillStored", Effect: "Allow", Action: gatewayStored, Resource: texts{arn("bedrock", g.Account, "project/default")},
+			why: "stored responses on bedrock-runtime are read, cancelled and deleted on the project"},
+		{Sid: "WaybillMantle", Effect: "Allow", Action: gatewayMantle, Resource: texts{arn("bedrock-mantle", g.Account, "project/*")}, Condition: g.mantleModels(),
 			why: "models on bedrock-mantle, which authorizes on the project"},
+		{Sid: "WaybillMantleStored", Effect: "Allow", Action: mantleStored, Resource: texts{arn("bedrock-mantle", g.Account, "project/*")},
+			why: "stored responses on bedrock-mantle"},
 		{Sid: "WaybillGuardrails", Effect: "Allow", Action: gatewayGuards, Resource: texts{arn("bedrock", g.Account, "guardrail/*")},
 			why: "a call that names a guardrail needs the right to apply it"},
 		{Sid: "WaybillReads", Effect: "Allow", Action: gatewayReads, Resource: texts{"*"}, why: "counting tokens and listing models cost nothing"},
 	}
-	spending := slices.Concat(texts{"bedrock:InvokeModel*"}, texts{"bedrock-mantle:CreateInference"})
+	spending := texts{"bedrock:InvokeModel*", "bedrock:Rerank", "bedrock-mantle:CreateInference"}
 	for i, r := range g.Require {
 		c := map[string]map[string]texts{"StringNotLike": {"aws:PrincipalTag/" + r.Key: {"?*"}}}
 		if len(r.Values) > 0 {
@@ -572,6 +589,15 @@ func (g *Guard) permissionStatements() []statement {
 			why:       "credentials that leave the network are of no use elsewhere"})
 	}
 	return out
+}
+
+// mantleModels restricts models on bedrock-mantle, where they are a condition key and no
+// resource.
+func (g *Guard) mantleModels() map[string]map[string]texts {
+	if len(g.Models) == 0 {
+		return nil
+	}
+	return map[string]map[string]texts{"StringLike": {"bedrock-mantle:Model": slices.Clone(g.Models)}}
 }
 
 func (g *Guard) endpointStatements() []statement {
@@ -597,7 +623,7 @@ func (g *Guard) endpointStatements() []statement {
 func (g *Guard) warnings() []string {
 	var out []string
 	if len(g.Administrators) == 0 {
-		out = append(out, "no administrators are named: whoever may create or change a role that matches "+strings.Join(g.Roles, ", ")+" can pass")
+		out = append(out, "no administrators are named: whoever may create or change a role that matches "+strings.Join(g.passing(), ", ")+" can pass, and so can whoever may change "+g.Gateway+" or pass it to a service")
 		if g.BreakGlass.Tag != "" {
 			out = append(out, "and whoever may tag a user, a role or a session with "+g.BreakGlass.Tag+" can pass")
 		}
@@ -608,6 +634,12 @@ func (g *Guard) warnings() []string {
 	out = append(out,
 		"service control policies do not reach the organization's management account, service-linked roles, and AWS services that act as themselves: call no models from there",
 		"Claude Platform on AWS and models bought outside Bedrock have other endpoints and other IAM prefixes: no policy here speaks of them")
+	if matchesAny(g.Roles, g.Gateway) {
+		out = append(out, "the role that the gateway runs as matches roles as well: what calls under it directly passes, with no tags of a session; give the others a path or a name of their own")
+	}
+	if anywhere := slices.DeleteFunc(g.passing(), func(arn string) bool { return strings.Split(arn, ":")[4] != "*" }); len(anywhere) > 0 {
+		out = append(out, "the endpoint policy lets in roles of any account in the world that match "+strings.Join(anywhere, ", ")+": write the account where you can")
+	}
 	if len(g.Require) == 0 {
 		out = append(out, "no session tags are required: calls may come without an owner")
 	}
@@ -618,7 +650,7 @@ func (g *Guard) warnings() []string {
 		}
 	}
 	if len(open) > 0 {
-		out = append(out, "left open, as asked: "+strings.Join(open, ", "))
+		out = append(out, "left open: "+strings.Join(open, ", ")+"; to close them, name them too")
 	}
 	return out
 }

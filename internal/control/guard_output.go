@@ -47,7 +47,7 @@ func (g *Guard) roleName() (path, name string) {
 func (p *Policies) Terraform() ([]byte, error) {
 	var b strings.Builder
 	path, name := p.Guard.roleName()
-	b.WriteString(`# Written by waybill guard. The service control policies belong in the organization's
+	fmt.Fprintf(&b, `# Written by waybill guard. The service control policies belong in the organization's
 # management account or its delegated administrator; the role and the endpoint policies in
 # the account that calls Bedrock.
 
@@ -62,7 +62,13 @@ variable "waybill_vpc_endpoints" {
   type        = set(string)
   default     = []
 }
-`)
+
+variable "waybill_role_name" {
+  description = "Name of the role under which the gateway calls Bedrock; one that the guard's roles match"
+  type        = string
+  default     = %q
+}
+`, name)
 	for i := range p.Documents {
 		d := &p.Documents[i]
 		policy, err := d.commented("  ")
@@ -89,12 +95,12 @@ resource "aws_organizations_policy_attachment" %q {
 `, label, "waybill-"+d.Name, upperFirst(d.Why), policy, label, label)
 		case iam.Trust:
 			fmt.Fprintf(&b, `resource "aws_iam_role" "waybill_bedrock" {
-  name        = %q
+  name        = var.waybill_role_name
   path        = %q
   description = %q
   assume_role_policy = jsonencode(%s)
 }
-`, name, path, upperFirst(d.Why), policy)
+`, path, upperFirst(d.Why), policy)
 		case iam.Identity:
 			fmt.Fprintf(&b, `resource "aws_iam_role_policy" %q {
   name = %q
@@ -146,6 +152,7 @@ Conditions:
   HasTargets: !Not [!Equals [!Join ['', !Ref ScpTargets], '']]
   HasRole: !Not [!Equals [!Ref RoleName, '']]
   HasVpc: !Not [!Equals [!Ref VpcId, '']]
+  HasSecurityGroups: !Not [!Equals [!Join ['', !Ref SecurityGroupIds], '']]
 Resources:
 `, name)
 	var trust *Document
@@ -201,7 +208,7 @@ Resources:
       PrivateDnsEnabled: true
       VpcId: !Ref VpcId
       SubnetIds: !Ref SubnetIds
-      SecurityGroupIds: !Ref SecurityGroupIds
+      SecurityGroupIds: !If [HasSecurityGroups, !Ref SecurityGroupIds, !Ref 'AWS::NoValue']
       PolicyDocument:
         %s
 `, upperFirst(service), service, policy)

@@ -193,6 +193,21 @@ func mutants(t *testing.T, d Document) map[string][]byte {
 		each("effect turned round", func(s map[string]any) {
 			s["Effect"] = map[any]string{"Allow": "Deny", "Deny": "Allow"}[s["Effect"]]
 		})
+		if s["Effect"] == "Allow" { // a deny that says more is caught where it says too much
+			if s["Principal"] != nil && s["Principal"] != "*" {
+				each("Principal widened to everybody", func(s map[string]any) { s["Principal"] = "*" })
+				each("Principal widened to the account", func(s map[string]any) {
+					arn := s["Principal"].(map[string]any)["AWS"].(string)
+					s["Principal"] = map[string]any{"AWS": strings.Split(arn, ":")[4]}
+				})
+			}
+		}
+		if sid != "WaybillNoNewKeys" && (sid != "WaybillMantle" || s["Condition"] == nil) { // no other action that is open has their condition keys
+			each("Action widened", func(s map[string]any) { s["Action"] = "*" })
+		}
+		if s["Resource"] != nil && s["Resource"] != "*" {
+			each("Resource widened", func(s map[string]any) { s["Resource"] = "*" })
+		}
 		for _, element := range []string{"Action", "Resource"} {
 			if list, ok := s[element].([]any); ok {
 				for j, v := range list {
@@ -213,7 +228,21 @@ func mutants(t *testing.T, d Document) map[string][]byte {
 					delete(c, operator)
 				})
 			}
+			if !strings.Contains(operator, "Not") && !strings.HasPrefix(operator, "ForA") && sid != "WaybillNoNewKeys" && operator != "ArnLike" { // keys that are always there
+				each("operator "+operator+" made IfExists", func(s map[string]any) {
+					c := s["Condition"].(map[string]any)
+					c[operator+"IfExists"] = c[operator]
+					delete(c, operator)
+				})
+			}
 			for key, values := range keys.(map[string]any) {
+				each("values of "+key+" of "+operator+" widened", func(s map[string]any) {
+					wide := "*"
+					if strings.HasPrefix(operator, "Arn") {
+						wide = "arn:*:*:*:*:*"
+					}
+					s["Condition"].(map[string]any)[operator].(map[string]any)[key] = wide
+				})
 				each("key "+key+" of "+operator+" dropped", func(s map[string]any) {
 					k := s["Condition"].(map[string]any)[operator].(map[string]any)
 					if delete(k, key); len(k) == 0 {
@@ -422,7 +451,9 @@ func TestMistakenGuards(t *testing.T) {
 		"gateway is missing":       func(g *Guard) { g.Gateway = "" },
 		"is not the ARN of a role": func(g *Guard) { g.Gateway = "arn:aws:iam::111122223333:role/*" },
 		"roles is empty":           func(g *Guard) { g.Roles = nil },
-		"lets every role pass":     func(g *Guard) { g.Roles = []string{"arn:aws:iam::*:role/*"} },
+		"is every one there is":    func(g *Guard) { g.Roles = []string{"arn:aws:iam::*:role/?*"} },
+		"/*/*\" is every one":      func(g *Guard) { g.BreakGlass.Roles = []string{"arn:aws:iam::*:role/*/*"} },
+		"user/*\" is every one":    func(g *Guard) { g.Administrators = []string{"arn:aws:iam::*:user/*"} },
 		"not an ARN or a pattern":  func(g *Guard) { g.BreakGlass.Roles = []string{"ops"} },
 		"is not key=value":         func(g *Guard) { g.BreakGlass.Tag = "open" },
 		"does not have inference":  func(g *Guard) { g.Close = []string{"batch"} },

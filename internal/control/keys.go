@@ -20,7 +20,7 @@ func keyControls() []Control {
 	}, {
 		ID: "api-key-use", Title: "Nobody calls with a Bedrock API key", Practices: []string{"P14"}, Severity: High,
 		Holds:  "CloudTrail shows no call with a bearer token, long-term or short-term.",
-		Seen:   "cloudtrail:LookupEvents: the newest thousand events of bedrock.amazonaws.com, and of bedrock-mantle.amazonaws.com where its data events are recorded.",
+		Seen:   "cloudtrail:LookupEvents: the newest thousand events of bedrock.amazonaws.com, and of bedrock-mantle.amazonaws.com where its data events are recorded. Where there are more, what was not read is unknown.",
 		Why:    "A short-term key is made offline by whoever has credentials: that it is made cannot be seen or stopped, only its use.",
 		Remedy: "waybill guard writes the policies that deny CallWithBearerToken on both endpoints.",
 		Reads:  []string{"cloudtrail:LookupEvents"},
@@ -77,7 +77,10 @@ func judgeKeyUse(in *Inquiry, report func(Finding)) {
 			}
 			report(fails("%d calls with a %skey, the last on %s", u.Calls, kind, u.Last.Format("2006-01-02 15:04")).at(a.ID, r.Region).of(u.Principal))
 		}
-		if len(r.KeyUses.Value) == 0 {
+		switch {
+		case !r.KeyUsesFrom.IsZero():
+			report(unknown("CloudTrail has more events than were read: of the time before %s nothing is known. Look through the trail's files: waybill guard radar --cloudtrail", r.KeyUsesFrom.UTC().Format("2006-01-02 15:04")).at(a.ID, r.Region))
+		case len(r.KeyUses.Value) == 0:
 			report(holds("no such call").at(a.ID, r.Region))
 		}
 	})
@@ -92,7 +95,10 @@ func judgeSideDoors(in *Inquiry, report func(Finding)) {
 		for _, u := range r.Outside.Value {
 			report(fails("%d calls to Claude Platform on AWS, the last on %s", u.Calls, u.Last.Format("2006-01-02 15:04")).at(a.ID, r.Region).of(u.Principal))
 		}
-		if len(r.Outside.Value) == 0 {
+		switch {
+		case !r.OutsideFrom.IsZero():
+			report(unknown("CloudTrail has more events than were read: of the time before %s nothing is known. Look through the trail's files: waybill guard radar --cloudtrail", r.OutsideFrom.UTC().Format("2006-01-02 15:04")).at(a.ID, r.Region))
+		case len(r.Outside.Value) == 0:
 			report(holds("no such call").at(a.ID, r.Region))
 		}
 	})

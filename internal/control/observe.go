@@ -106,8 +106,14 @@ func observeRegion(q *questions, c *clients, r *RegionFacts, d *Declaration, acc
 	}
 	ask(q, c, &r.STSQuota, c.stsQuota)
 	ask(q, c, &r.Metrics, func(ctx context.Context) ([]DayMetric, error) { return c.metrics(ctx, since, until) })
-	ask(q, c, &r.KeyUses, func(ctx context.Context) ([]KeyUse, error) { return c.keyUses(ctx, since) })
-	ask(q, c, &r.Outside, func(ctx context.Context) ([]OutsideUse, error) { return c.outside(ctx, since) })
+	ask(q, c, &r.KeyUses, func(ctx context.Context) (uses []KeyUse, err error) {
+		uses, r.KeyUsesFrom, err = c.keyUses(ctx, since)
+		return uses, err
+	})
+	ask(q, c, &r.Outside, func(ctx context.Context) (uses []OutsideUse, err error) {
+		uses, r.OutsideFrom, err = c.outside(ctx, since)
+		return uses, err
+	})
 }
 
 // homeRegion is where the payer's clients are at home; its services are global.
@@ -631,14 +637,17 @@ type event struct {
 	Request    map[string]any `json:"requestParameters"`
 }
 
-func (c *clients) events(ctx context.Context, source string, since time.Time, f func(event)) error {
+// events calls f with the events of a source, the newest first. Where there are more than
+// are read, from is the time of the oldest that was.
+func (c *clients) events(ctx context.Context, source string, since time.Time, f func(event)) (from time.Time, err error) {
 	in := &cloudtrail.LookupEventsInput{StartTime: &since, LookupAttributes: []trailtypes.LookupAttribute{{AttributeKey: "EventSource", AttributeValue: &source}}}
 	for range eventPages {
 		out, err := c.trail.LookupEvents(ctx, in)
 		if err != nil {
-			return err
+			return time.Time{}, err
 		}
 		for _, e := range out.Events {
+			from = aws.ToTime(e.EventTime)
 			var ev event
 			if json.Unmarshal([]byte(aws.ToString(e.CloudTrailEvent)), &ev) != nil {
 				continue // an event in a form of its own says nothing about keys
@@ -647,22 +656,23 @@ func (c *clients) events(ctx context.Context, source string, since time.Time, f 
 			f(ev)
 		}
 		if in.NextToken = out.NextToken; in.NextToken == nil {
-			return nil
+			return time.Time{}, nil
 		}
 	}
-	return nil
+	return from, nil
 }
 
-// keyUses finds calls that were made with a Bedrock API key.
-func (c *clients) keyUses(ctx context.Context, since time.Time) ([]KeyUse, error) {
+// keyUses finds calls that were made with a Bedrock API key. from is from when on, if not
+// all that was asked for could be read.
+func (c *clients) keyUses(ctx context.Context, since time.Time) (_ []KeyUse, from time.Time, _ error) {
 	uses := make(map[[2]string]*KeyUse)
 	for _, source := range []string{"bedrock.amazonaws.com", "bedrock-mantle.amazonaws.com"} {
-		err := c.events(ctx, source, since, func(e event) {
-			for _, from := range []map[string]any{e.Additional, e.Request} {
-				if used, _ := from["callWithBearerToken"].(bool); !used {
+		oldest, err := c.events(ctx, source, since, func(e event) {
+			for _, told := range []map[string]any{e.Additional, e.Request} {
+				if used, _ := told["callWithBearerToken"].(bool); !used {
 					continue
 				}
-				kind, _ := from["bearerTokenType"].(string)
+				kind, _ := told["bearerTokenType"].(string)
 				k := [2]string{e.Identity.ARN, map[string]string{"ABSK": "long-term", "LONG_TERM": "long-term", "SHORT_TERM": "short-term"}[kind]}
 				if uses[k] == nil {
 					uses[k] = &KeyUse{Principal: k[0], Kind: k[1]}
@@ -675,7 +685,10 @@ func (c *clients) keyUses(ctx context.Context, since time.Time) ([]KeyUse, error
 			}
 		})
 		if err != nil {
-			return nil, err
+			return nil, from, err
+		}
+		if oldest.After(from) {
+			from = oldest
 		}
 	}
 	out := make([]KeyUse, 0, len(uses))
@@ -683,14 +696,14 @@ func (c *clients) keyUses(ctx context.Context, since time.Time) ([]KeyUse, error
 		out = append(out, *u)
 	}
 	slices.SortFunc(out, func(a, b KeyUse) int { return strings.Compare(a.Principal+a.Kind, b.Principal+b.Kind) })
-	return out, nil
+	return out, from, nil
 }
 
 // outside finds calls to Claude Platform on AWS, which is sold outside Bedrock. The name of
 // its event source is not documented: its signing name is taken for it.
-func (c *clients) outside(ctx context.Context, since time.Time) ([]OutsideUse, error) {
+func (c *clients) outside(ctx context.Context, since time.Time) (_ []OutsideUse, from time.Time, _ error) {
 	uses := make(map[string]*OutsideUse)
-	err := c.events(ctx, "aws-external-anthropic.amazonaws.com", since, func(e event) {
+	from, err := c.events(ctx, "aws-external-anthropic.amazonaws.com", since, func(e event) {
 		u := uses[e.Identity.ARN]
 		if u == nil {
 			u = &OutsideUse{Source: e.Source, Principal: e.Identity.ARN}
@@ -702,12 +715,12 @@ func (c *clients) outside(ctx context.Context, since time.Time) ([]OutsideUse, e
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, from, err
 	}
 	out := make([]OutsideUse, 0, len(uses))
 	for _, u := range uses {
 		out = append(out, *u)
 	}
 	slices.SortFunc(out, func(a, b OutsideUse) int { return strings.Compare(a.Principal, b.Principal) })
-	return out, nil
+	return out, from, nil
 }

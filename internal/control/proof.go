@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/waybill-dev/waybill/internal/iam"
@@ -44,8 +45,10 @@ type CounterExample struct {
 	// that Got, being undecided, hangs on.
 	Missing []string    `json:"missing,omitempty"`
 	Request iam.Request `json:"request"`
-	// Alike are further requests of the same caller, with the same outcome.
-	Alike int `json:"alike"`
+	// Alike are further requests that come out wrong for the same reason, and Callers how many
+	// made them and this one.
+	Alike   int `json:"alike"`
+	Callers int `json:"callers"`
 }
 
 // ProofOptions say how a proof is made.
@@ -94,6 +97,9 @@ type scenario struct {
 	class    *callerClass
 	action   string
 	resource string
+	foreign  bool   // resource is one that the gateway's roles have no business with
+	beside   bool   // the gateway's role was given an administrator's policy beside its own
+	model    string // on bedrock-mantle, where no resource names it
 	region   string
 	endpoint string
 	bearer   string
@@ -150,7 +156,7 @@ func (p *Policies) read() (*prover, error) {
 // would. What hangs on another one is undecided: it is not guessed that AWS has none.
 var generatedKeys = []string{"aws:principalarn", "aws:principalaccount", "aws:principaltype", "aws:principalisawsservice", "aws:principalservicename", "aws:username",
 	"aws:principaltag/", "aws:requesttag/", "aws:tagkeys", "aws:requestedregion", "aws:sourcevpce", "aws:viaawsservice", "aws:calledvialast",
-	"bedrock:bearertokentype", "bedrock-mantle:bearertokentype", "iam:servicespecificcredentialservicename", "sts:externalid"}
+	"bedrock-mantle:model", "bedrock:bearertokentype", "bedrock-mantle:bearertokentype", "iam:servicespecificcredentialservicename", "sts:externalid"}
 
 // Prove asks the policies about generated requests: the gateway passes, everybody else is
 // denied, and nothing outside Bedrock changes. It fails where a policy cannot be evaluated.
@@ -163,6 +169,7 @@ func (p *Policies) Prove(o ProofOptions) (*Proof, error) {
 	proof := &Proof{Requests: len(scenarios), Seed: o.Seed, Failures: []CounterExample{}}
 	counts := map[layer]*ProvedLayer{}
 	found := make(map[string]int)
+	who := make(map[string]map[string]bool)
 	for i := range scenarios {
 		s := &scenarios[i]
 		must, _ := v.must(s)
@@ -195,17 +202,34 @@ func (p *Policies) Prove(o ProofOptions) (*Proof, error) {
 		if err != nil {
 			return nil, err
 		}
-		key := strings.Join([]string{example.Layer, example.Who, example.Want, example.Got, example.Sid, serviceOf(example.Request.Action)}, "|")
-		if at, ok := found[key]; ok {
+		key := strings.Join([]string{example.Layer, example.Want, example.Got, example.Sid, example.Why, closedBy(example.Request.Action), serviceOf(example.Request.Action)}, "|")
+		at, ok := found[key]
+		if !ok {
+			who[key] = make(map[string]bool)
+		}
+		who[key][example.Who] = true
+		if ok {
 			proof.Failures[at].Alike++
+			proof.Failures[at].Callers = len(who[key])
 			continue
 		}
+		example.Callers = 1
 		found[key] = len(proof.Failures)
 		proof.Failures = append(proof.Failures, example)
 		if o.First {
 			break
 		}
 	}
+	// What lets somebody call a model comes first.
+	slices.SortStableFunc(proof.Failures, func(x, y CounterExample) int {
+		rank := func(f CounterExample) int {
+			if closedBy(f.Request.Action) == "inference" {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(x), rank(y))
+	})
 	for _, l := range []layer{byControl, byEndpoint, byTrust} {
 		if counts[l] != nil {
 			proof.Layers = append(proof.Layers, *counts[l])
@@ -381,7 +405,7 @@ func (v *prover) scenarios(least int) []scenario {
 		for _, a := range actions {
 			out = append(out, v.around(scenario{layer: byControl, class: c, action: a}))
 		}
-		for _, a := range gatewayActions {
+		for _, a := range append(slices.Clone(gatewayActions), notThrough...) {
 			if c.caller.Kind != iam.ServiceCaller && !c.caller.Management {
 				out = append(out, v.around(scenario{layer: byEndpoint, class: c, action: a, endpoint: v.someEndpoint()}))
 			}
@@ -408,6 +432,10 @@ func (v *prover) scenarios(least int) []scenario {
 	return out
 }
 
+// notThrough are actions that nobody makes through the guarded endpoints.
+var notThrough = []string{"bedrock:CallWithBearerToken", "bedrock:CreateModelInvocationJob", "bedrock:InvokeAgent", "bedrock-mantle:CallWithBearerToken",
+	"bedrock-mantle:CreateFineTuningJob", "bedrock-mantle:CreateProject"}
+
 func (v *prover) someEndpoint() string {
 	return v.pick(append([]string{"vpce-0fedcba9876543210"}, v.guard.VPCEndpoints...)...)
 }
@@ -417,6 +445,9 @@ func (v *prover) around(s scenario) scenario {
 	s.region = v.pick("us-east-1", "eu-west-1", "ap-southeast-2", "")
 	if s.resource == "" {
 		s.resource = v.someResource(s.action)
+	}
+	if slices.Contains(gatewayMantle, s.action) || s.action == "bedrock-mantle:CreateFineTuningJob" {
+		s.model = v.someModel()
 	}
 	if s.layer == byControl && v.rng.IntN(3) == 0 && strings.HasPrefix(s.action, "bedrock") {
 		s.endpoint = v.someEndpoint()
@@ -450,13 +481,18 @@ func (v *prover) around(s scenario) scenario {
 	return s
 }
 
+// someModel is a model that the gateway's roles may call.
+func (v *prover) someModel() string {
+	if len(v.guard.Models) == 0 {
+		return "anthropic.claude-sonnet-4-5-20250929-v1:0"
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(v.pick(v.guard.Models...), "*", "claude-sonnet-5"), "?", "x")
+}
+
 func (v *prover) someResource(action string) string {
 	g, region := v.guard, v.pick("us-east-1", "eu-west-1")
 	p := g.partition()
-	model := "anthropic.claude-sonnet-4-5-20250929-v1:0"
-	if len(g.Models) > 0 {
-		model = strings.ReplaceAll(strings.ReplaceAll(v.pick(g.Models...), "*", "claude-sonnet-5"), "?", "x")
-	}
+	model := v.someModel()
 	switch {
 	case strings.HasPrefix(action, "bedrock-mantle:"):
 		return fmt.Sprintf("arn:%s:bedrock-mantle:%s:%s:project/%s", p, region, g.Account, v.pick("default", "proj_5d5ykleja6cwpirysbb7"))
@@ -467,21 +503,53 @@ func (v *prover) someResource(action string) string {
 			fmt.Sprintf("arn:%s:bedrock:%s:%s:inference-profile/us.%s", p, region, g.Account, model),
 			fmt.Sprintf("arn:%s:bedrock:%s:%s:application-inference-profile/a1b2c3d4e5f6", p, region, g.Account),
 			fmt.Sprintf("arn:%s:bedrock:%s:%s:project/default", p, region, g.Account))
-	case action == "bedrock:ApplyGuardrail":
+	case slices.Contains(gatewayStored, action):
+		return fmt.Sprintf("arn:%s:bedrock:%s:%s:project/default", p, region, g.Account)
+	case strings.Contains(action, "Guardrail"):
 		return fmt.Sprintf("arn:%s:bedrock:%s:%s:guardrail/gr1", p, region, g.Account)
-	case slices.Contains(roleChanges, action), action == "iam:TagRole", action == "iam:GetRole", action == "iam:PassRole":
-		return v.pick(fmt.Sprintf("arn:%s:iam::%s:role/app", p, g.Account), instance(v.pick(v.ours()...), g.Account))
+	case slices.Contains(roleChanges, action), action == "iam:GetRole", action == "iam:DeleteRole", action == "iam:PassRole":
+		return v.pick(fmt.Sprintf("arn:%s:iam::%s:role/app", p, g.Account), instance(v.pick(v.ours()...), g.Account), g.Gateway)
 	}
 	return "*"
 }
 
-// ours are the roles that may pass.
+// ours are the roles that may pass, and the one that may become one of them.
 func (v *prover) ours() []string {
-	out := slices.Concat(v.guard.Roles, v.guard.BreakGlass.Roles)
+	out := slices.Concat(v.guard.Roles, v.guard.BreakGlass.Roles, []string{v.guard.Gateway})
 	for _, x := range v.guard.Exceptions {
 		out = append(out, x.Roles...)
 	}
 	return out
+}
+
+// handed reports a role that only administrators give to a service.
+func (v *prover) handed(arn string) bool {
+	return arn == v.guard.Gateway || matchesAny(v.guard.BreakGlass.Roles, arn)
+}
+
+// foreign are resources that the gateway's roles have no business with, for an action.
+func (v *prover) foreign(action string) []string {
+	g, p, region := v.guard, v.guard.partition(), v.pick("us-east-1", "eu-west-1")
+	const model = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+	in := func(service, account, resource string) string {
+		return fmt.Sprintf("arn:%s:%s:%s:%s:%s", p, service, region, account, resource)
+	}
+	switch {
+	case slices.Contains(gatewayMantle, action), slices.Contains(mantleStored, action):
+		return []string{in("bedrock-mantle", sisterAccount, "project/default"), in("bedrock-mantle", g.Account, "reservation/r1")}
+	case slices.Contains(gatewayStored, action):
+		return []string{in("bedrock", sisterAccount, "project/default"), in("bedrock", g.Account, "project/p1")}
+	case action == "bedrock:ApplyGuardrail":
+		return []string{in("bedrock", sisterAccount, "guardrail/gr1"), in("bedrock", g.Account, "guardrail-profile/us.guardrail.v1:0")}
+	case slices.Contains(gatewayRuntime, action):
+		out := []string{in("bedrock", sisterAccount, "inference-profile/us."+model), in("bedrock", sisterAccount, "application-inference-profile/a1b2c3d4e5f6"),
+			in("bedrock", sisterAccount, "project/default"), in("bedrock", g.Account, "custom-model/m"), in("bedrock", g.Account, "imported-model/m"), in("bedrock", g.Account, "provisioned-model/m")}
+		if len(g.Models) > 0 {
+			out = append(out, in("bedrock", "", "foundation-model/nobody.model-v1:0"), in("bedrock", g.Account, "inference-profile/us.nobody.model-v1:0"))
+		}
+		return out
+	}
+	return nil
 }
 
 // gatewayScenarios ask the gateway's roles on every kind of resource, and without each tag.
@@ -513,9 +581,29 @@ func (v *prover) gatewayScenarios(c *callerClass) []scenario {
 		for _, e := range append([]string{"", "vpce-0fedcba9876543210"}, v.guard.VPCEndpoints...) {
 			with(a, func(s *scenario) { s.endpoint = e })
 		}
-		with(a, func(s *scenario) {
-			s.resource = strings.Replace(v.someResource(a), ":"+v.guard.Account+":", ":"+sisterAccount+":", 1)
-		})
+	}
+	for _, a := range gatewayActions {
+		for _, arn := range v.foreign(a) {
+			with(a, func(s *scenario) { s.resource, s.foreign = arn, true })
+		}
+	}
+	for _, a := range []string{"bedrock:InvokeModelWithBidirectionalStream", "bedrock:Rerank", "bedrock-mantle:CreateInference"} {
+		with(a, func(s *scenario) { s.beside = true })
+		for _, r := range v.guard.Require {
+			with(a, func(s *scenario) { s.beside = true; delete(s.tags, r.Key) })
+		}
+		with(a, func(s *scenario) { s.beside, s.endpoint = true, "" })
+	}
+	for _, a := range gatewayActions { // nothing else, on what it may call
+		with("bedrock:TagResource", func(s *scenario) { s.resource = v.someResource(a) })
+	}
+	for _, a := range gatewayReads {
+		for _, r := range v.guard.Require {
+			with(a, func(s *scenario) { delete(s.tags, r.Key) })
+		}
+	}
+	for _, model := range []string{"nobody.model", "", strings.ToUpper(v.someModel())} {
+		with("bedrock-mantle:CreateInference", func(s *scenario) { s.model = model })
 	}
 	return out
 }
@@ -557,8 +645,8 @@ func (v *prover) trustScenarios(c *callerClass) []scenario {
 func (v *prover) grantScenarios(c *callerClass) []scenario {
 	g := v.guard
 	var out []scenario
-	for _, a := range roleChanges {
-		for _, r := range v.ours() {
+	for _, a := range append(slices.Clone(roleChanges), "iam:PassRole") {
+		for _, r := range append(v.ours(), "arn:"+g.partition()+":iam::"+g.Account+":role/app") {
 			out = append(out, v.around(scenario{layer: byControl, class: c, action: a, resource: instance(r, g.Account)}))
 		}
 	}
@@ -566,7 +654,7 @@ func (v *prover) grantScenarios(c *callerClass) []scenario {
 		out = append(out, v.around(scenario{layer: byControl, class: c, action: "iam:CreateServiceSpecificCredential", service: s}))
 	}
 	if key, value, ok := strings.Cut(g.BreakGlass.Tag, "="); ok {
-		for _, a := range tagGrants {
+		for _, a := range append(slices.Clone(tagGrants), "ec2:RunInstances") {
 			for _, k := range []string{key, strings.ToUpper(key), "team"} {
 				s := v.around(scenario{layer: byControl, class: c, action: a})
 				s.resource, s.request = "*", map[string]string{k: value, "other": "x"}
@@ -587,6 +675,8 @@ func (v *prover) must(s *scenario) (want, string) {
 	spends := closedBy(s.action)
 	if s.layer == byEndpoint {
 		switch {
+		case !slices.Contains(gatewayActions, s.action):
+			return deny, "the endpoint is for calls of models"
 		case c.isGateway:
 			return v.mustGateway(s)
 		case c.isGlass, slices.Contains(c.passes, "inference"):
@@ -604,9 +694,11 @@ func (v *prover) must(s *scenario) (want, string) {
 		return deny, "no Bedrock API keys are made"
 	case len(g.Administrators) > 0 && !c.isAdmin && slices.Contains(roleChanges, s.action) && slices.ContainsFunc(v.ours(), func(p string) bool { return arnLike(p, s.resource) }):
 		return deny, "only administrators change the roles that pass"
+	case len(g.Administrators) > 0 && !c.isAdmin && s.action == "iam:PassRole" && v.handed(s.resource):
+		return deny, "only administrators give the gateway's role to a service"
 	case len(g.Administrators) > 0 && !c.isAdmin && slices.Contains(tagGrants, s.action) && v.givesGlass(s):
 		return deny, "only administrators give the break-glass tag"
-	case c.isGateway && (slices.Contains(g.Close, spends) || slices.Contains(gatewayActions, s.action)):
+	case c.isGateway:
 		return v.mustGateway(s)
 	case !slices.Contains(g.Close, spends):
 		return unchanged, "it is none of the guard's business"
@@ -642,33 +734,43 @@ func closedBy(action string) string {
 
 func (v *prover) mustGateway(s *scenario) (want, string) {
 	g := v.guard
+	if s.beside {
+		return v.mustBeOwned(s)
+	}
 	if !slices.Contains(gatewayActions, s.action) {
 		return deny, "the gateway does not call it"
 	}
 	if slices.Contains(gatewayReads, s.action) {
 		return pass, "the gateway counts tokens and lists models"
 	}
-	if slices.Contains(gatewayGuards, s.action) && strings.Contains(s.resource, ":guardrail/") {
+	if s.foreign {
+		return deny, "the gateway calls models, and what is its own account's"
+	}
+	if slices.Contains(gatewayGuards, s.action) {
 		return pass, "the gateway applies guardrails"
 	}
-	if strings.Contains(s.resource, ":"+sisterAccount+":") {
-		return deny, "the gateway calls what is its own account's"
-	}
-	if strings.Contains(s.resource, ":project/") != strings.HasPrefix(s.action, "bedrock-mantle:") && !strings.HasSuffix(s.resource, "project/default") {
-		return deny, "the gateway calls models"
+	if s.action == "bedrock-mantle:CreateInference" && len(g.Models) > 0 && !slices.ContainsFunc(g.Models, func(m string) bool { return wildcard(m, s.model) }) {
+		return deny, "the model is none of those that the gateway calls"
 	}
 	if s.action == "bedrock:InvokeModel" || s.action == "bedrock:InvokeModelWithResponseStream" || s.action == "bedrock-mantle:CreateInference" {
-		for _, r := range g.Require {
-			switch value := s.tags[r.Key]; {
-			case value == "":
-				return deny, "tag " + r.Key + " is missing"
-			case len(r.Values) > 0 && !slices.Contains(r.Values, value):
-				return deny, "tag " + r.Key + " has a value that is none of ours"
-			}
+		return v.mustBeOwned(s)
+	}
+	return pass, "it is the gateway"
+}
+
+// mustBeOwned is what a call that costs money takes.
+func (v *prover) mustBeOwned(s *scenario) (want, string) {
+	g := v.guard
+	for _, r := range g.Require {
+		switch value := s.tags[r.Key]; {
+		case value == "":
+			return deny, "tag " + r.Key + " is missing"
+		case len(r.Values) > 0 && !slices.Contains(r.Values, value):
+			return deny, "tag " + r.Key + " has a value that is none of ours"
 		}
-		if len(g.VPCEndpoints) > 0 && !slices.Contains(g.VPCEndpoints, s.endpoint) {
-			return deny, "it comes another way than through the endpoint"
-		}
+	}
+	if len(g.VPCEndpoints) > 0 && !slices.Contains(g.VPCEndpoints, s.endpoint) {
+		return deny, "it comes another way than through the endpoint"
 	}
 	return pass, "it is the gateway, with an owner's tags"
 }
@@ -722,17 +824,19 @@ func (v *prover) ask(s *scenario) (iam.Request, iam.Policies) {
 	if s.bearer != "" {
 		put(serviceOf(s.action)+":BearerTokenType", s.bearer)
 	}
-	if s.via != "" {
-		put("aws:CalledViaLast", s.via)
-		put("aws:ViaAWSService", "true")
-	}
+	put("bedrock-mantle:Model", s.model)
+	put("aws:CalledViaLast", s.via)
+	put("aws:ViaAWSService", strconv.FormatBool(s.via != "")) // every request has it
 	for _, k := range slices.Sorted(maps.Keys(s.request)) {
 		r.Context["aws:RequestTag/"+k] = []string{s.request[k]}
 		r.Context["aws:TagKeys"] = append(r.Context["aws:TagKeys"], k)
 	}
 	p := iam.Policies{Identity: []*iam.Policy{v.everything}}
-	if s.class.ownRole {
+	if s.class.ownRole && !(s.layer == byEndpoint && slices.Contains(notThrough, s.action)) {
 		p.Identity[0] = v.role
+	}
+	if s.beside {
+		p.Identity = append(p.Identity, v.everything)
 	}
 	switch s.layer {
 	case byControl:
@@ -776,7 +880,9 @@ func (v *prover) shrink(s scenario) (scenario, error) {
 		func(s *scenario) { s.bearer = "" },
 		func(s *scenario) { s.endpoint = "" },
 		func(s *scenario) { s.external = "" },
-		func(s *scenario) { s.resource = "*" },
+	}
+	if must != pass { // the gateway passes on its own resources, and on no others
+		steps = append(steps, func(s *scenario) { s.resource = "*" }, func(s *scenario) { s.model = "" })
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.tags)) {
 		steps = append(steps, func(s *scenario) { delete(s.tags, k) })
@@ -806,6 +912,9 @@ func (v *prover) example(s *scenario) (CounterExample, error) {
 	must, why := v.must(s)
 	r, p := v.ask(s)
 	got, err := iam.Evaluate(&r, &p)
+	if s.via == "" {
+		delete(r.Context, "aws:ViaAWSService") // as ever
+	}
 	return CounterExample{Layer: string(s.layer), Who: s.class.name, Want: string(must), Got: cmp.Or(string(got.Outcome), "nothing"), Why: why,
 		Policy: got.Policy, Sid: got.Sid, Missing: got.Missing, Request: r}, err
 }

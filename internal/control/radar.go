@@ -260,6 +260,9 @@ func (r *radar) judge(key string, seen []*Sighting) (Suspect, error) {
 		s.Verdict, s.Why = NotReached, "service control policies do not reach it"
 		return s, nil
 	}
+	if s.Calls == 0 && s.Refused > 0 {
+		s.Why = "AWS refuses all that it was seen to try, as it is"
+	}
 	rank := map[string]int{GoesOn: 0, Unclear: 1, Breaks: 2}
 	for _, x := range seen {
 		if x.Refused {

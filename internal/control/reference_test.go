@@ -29,6 +29,21 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// The example files are those that the documentation shows.
+func TestExamples(t *testing.T) {
+	for doc, example := range map[string]string{"guard.md": "guard.yaml", "setup.md": "accounts.yaml"} {
+		text, err := os.ReadFile("../../docs/control/" + doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "```yaml\n")
+		shown, _, _ := strings.Cut(rest, "```")
+		if held, err := os.ReadFile("../../examples/control/" + example); err != nil || string(held) != shown {
+			t.Errorf("examples/control/%s is not what %s shows (%v)", example, doc, err)
+		}
+	}
+}
+
 // Every control says all there is to say of it.
 func TestControlsAreTold(t *testing.T) {
 	seen := make(map[string]bool)

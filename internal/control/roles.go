@@ -58,7 +58,7 @@ func (in *Inquiry) everyRole(report func(Finding), f func(account, name string, 
 		place := func(f Finding) Finding { return f.at(account, "").of(name) }
 		j := slices.IndexFunc(in.Snapshot.Accounts, func(a AccountFacts) bool { return a.ID == account })
 		if j < 0 {
-			report(place(unknown("the account of the role is not declared")))
+			report(place(unknown("the snapshot does not have the account of the role: declare it, or ask again")))
 			continue
 		}
 		said, asked := in.Snapshot.Accounts[j].Roles[d.ARN]

@@ -107,6 +107,10 @@ type RegionFacts struct {
 	Metrics  Said[[]DayMetric]  `json:"metrics"`
 	KeyUses  Said[[]KeyUse]     `json:"keyUses"`
 	Outside  Said[[]OutsideUse] `json:"outside"`
+	// KeyUsesFrom and OutsideFrom are from when on CloudTrail was read, where it has more
+	// events than are read; zero where it was read whole.
+	KeyUsesFrom time.Time `json:"keyUsesFrom,omitzero"`
+	OutsideFrom time.Time `json:"outsideFrom,omitzero"`
 }
 
 // Logging is the model invocation logging configuration.

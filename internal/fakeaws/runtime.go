@@ -177,7 +177,11 @@ func (w *World) model(id string, call *Call, a *admitted) *refusal {
 		case kind == "foundation-model" || kind == "inference-profile":
 			name = last
 		default:
-			return unknown
+			source, there := w.config.Models[id]
+			if !there || parts[3] != call.Region {
+				return unknown
+			}
+			name = source
 		}
 	}
 	call.Scope = "plain"

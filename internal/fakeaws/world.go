@@ -61,6 +61,9 @@ type Config struct {
 	// Profiles maps the ARN of an application inference profile to the model id or
 	// system profile id it was copied from.
 	Profiles map[string]string
+	// Models maps the ARN of a provisioned, custom or imported model, of a deployment of
+	// one, or of a prompt router to the id of the foundation model that answers for it.
+	Models map[string]string
 	// World is where the world clock starts; zero means the real time.
 	World time.Time
 	// RealNow is the clock of signatures and sessions; nil means time.Now.

@@ -45,18 +45,36 @@ func (c *call) showCost(h http.Header) {
 	}
 }
 
-// holdBack reads an answer that is no stream and not too long. It reports whether it has
-// all of it; what it has read is then passed on in any case.
+// holdBack reads an answer that is no stream and not too long, as far as there is room
+// for it among the bodies. It reports whether it has all of it; what it has read is then
+// passed on in any case. It waits for no room: the caller can do without the estimate.
 func (c *call) holdBack(answer *http.Response) (head []byte, whole bool) {
 	most := or(c.config.Estimate.HoldBytes, 1<<20)
 	if c.stream || answer.ContentLength > most {
 		return nil, false
 	}
-	head, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
-	if len(head) > 0 {
-		c.record.TimeToFirstByte = c.g.Now().Sub(c.started)
+	more := answer.ContentLength + 1 // so that the end shows
+	if more <= 0 {
+		more = 16 << 10
 	}
-	return head, err == nil && int64(len(head)) <= most
+	for {
+		if len(head) == cap(head) {
+			if more = min(more, most+1-int64(len(head))); more <= 0 || !c.limits.bodies.TryAcquire(more) {
+				return head, false
+			}
+			c.held += more
+			head = append(make([]byte, 0, int64(len(head))+more), head...)
+			more = int64(cap(head))
+		}
+		n, err := answer.Body.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if n > 0 && c.record.TimeToFirstByte == 0 {
+			c.record.TimeToFirstByte = c.g.Now().Sub(c.started)
+		}
+		if err != nil {
+			return head, err == io.EOF && int64(len(head)) <= most
+		}
+	}
 }
 
 // passWhole passes on an answer that was held back.

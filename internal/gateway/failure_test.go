@@ -72,7 +72,7 @@ func TestFailureTable(t *testing.T) {
 		{name: "journal, refuse, passed for all others", fails: breakJournal, rule: gateway.FailureRule{Journal: gateway.Refuse}, config: func(c *gateway.Config) { c.PassWithoutJournal = true }, status: 503, code: "WB1501", outcome: waybill.PolicyAllowed},
 		{name: "journal, pass", fails: breakJournal, when: "{environment: staging}", rule: gateway.FailureRule{Journal: gateway.Pass}, status: 200, outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
 		{name: "journal, pass in another environment", fails: breakJournal, when: "{environment: production}", rule: gateway.FailureRule{Journal: gateway.Pass}, status: 503, code: "WB1501", outcome: waybill.PolicyAllowed},
-		{name: "journal in mid-call, no rule", fails: breakSync, status: 503, code: "WB1501", outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
+		{name: "journal in mid-call, no rule", fails: breakSync, status: 408, code: "WB1501", outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
 		{name: "journal in mid-call, pass", fails: breakSync, rule: gateway.FailureRule{Journal: gateway.Pass}, status: 200, outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
 		{name: "price, no rule", fails: breakPolicy, model: claude, status: 200, outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},
 		{name: "price, pass", fails: breakPolicy, model: claude, rule: gateway.FailureRule{Price: gateway.Pass}, status: 200, outcome: waybill.PolicyAllowed, role: "bedrock-prod/user-17"},

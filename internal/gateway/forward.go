@@ -73,7 +73,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	} else if err != nil && !c.passesJournal() {
 		c.record.UsageFrom = "the journal failed in mid-call"
-		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
+		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "it has run, and is billed, all the same", MayRun: true, Err: err})
 		return
 	}
 	c.pass(ctx, w, answer)
@@ -226,7 +226,7 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			if errors.Is(context.Cause(ctx), errCut) {
 				err = errCut
 			}
-			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
+			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" || notSent(err) {
 				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
 			}
 			if late := slow(ctx); late != nil {
@@ -249,6 +249,12 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			return nil, err
 		}
 	}
+}
+
+// notSent reports whether the way to AWS says that nothing of a call has left.
+func notSent(err error) bool {
+	var e interface{ NotSent() bool }
+	return errors.As(err, &e) && e.NotSent()
 }
 
 // maxRefusal bounds what is read of an answer to learn whether it refuses our signature.

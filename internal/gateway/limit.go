@@ -20,7 +20,7 @@ import (
 type Limits struct {
 	Calls          int           // at once, from all callers; 0 means 20,000
 	CallsPerCaller int           // at once, from one caller; 0 means no bound but Calls
-	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers; 0 means 1 GiB
+	BodyBytes      int64         // of request bodies in memory, from their first byte until AWS answers, and of answers that are held back; 0 means 1 GiB
 	BodyWait       time.Duration // for room in BodyBytes; 0 means five seconds
 	Headers        int           // in a request; 0 means 100
 	URL            int           // bytes of a request's target; 0 means 8,192
@@ -41,8 +41,13 @@ func orDefault[T int | int64 | time.Duration](v, otherwise T) T {
 // A limiter holds calls to the limits. Calls that began under one keep to it.
 type limiter struct {
 	Limits
-	calls  atomic.Int64
+	*counts
 	bodies *semaphore.Weighted
+}
+
+// counts are the calls under way, whatever limits they began under.
+type counts struct {
+	calls atomic.Int64
 
 	mu       sync.Mutex       // guards byCaller
 	byCaller map[callerID]int // calls under way
@@ -51,18 +56,22 @@ type limiter struct {
 // A callerID is one who calls, as limits count.
 type callerID struct{ issuer, subject string }
 
-func newLimiter(l Limits) *limiter {
+func newLimiter(l Limits, c *counts) *limiter {
 	l = l.withDefaults()
-	return &limiter{Limits: l, bodies: semaphore.NewWeighted(l.BodyBytes), byCaller: make(map[callerID]int)}
+	return &limiter{Limits: l, counts: c, bodies: semaphore.NewWeighted(l.BodyBytes)}
 }
 
-// next is a limiter for new limits, which goes on counting the calls under way if they
-// are the same.
+// next is a limiter for new limits, which goes on counting the calls under way. Of their
+// bodies it goes on counting where the limits are the same.
 func (l *limiter) next(limits Limits) *limiter {
-	if l != nil && l.Limits == limits.withDefaults() {
-		return l
+	if l == nil {
+		return newLimiter(limits, &counts{byCaller: make(map[callerID]int)})
 	}
-	return newLimiter(limits)
+	next := newLimiter(limits, l.counts)
+	if next.BodyBytes == l.BodyBytes {
+		next.bodies = l.bodies
+	}
+	return next
 }
 
 // enter takes a place for a call. Any call that entered leaves.

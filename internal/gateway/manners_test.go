@@ -356,6 +356,51 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
+// What is held back for the estimate takes its room among the bodies, and gives it back.
+// Where there is none the answer passes all the same, as one that is too long does.
+func TestEstimateKeepsToTheRoomOfBodies(t *testing.T) {
+	const unary = `{"usage":{"inputTokens":3,"outputTokens":4}}`
+	const room = 20_000
+	for _, tt := range []struct {
+		name            string
+		size            int
+		told            bool
+		header, trailer bool
+	}{
+		{"room for it", 1000, true, true, false},
+		{"room for it, of unknown length", 1000, false, true, false},
+		{"no room", room, true, false, false},
+		{"no room, of unknown length", room, false, false, true},
+		{"room for its end alone", room - 1, true, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+				c.Prices, c.Estimate = fixedPrices{}, gateway.Estimate{Header: true}
+				c.Limits = gateway.Limits{BodyBytes: room, BodyWait: time.Millisecond}
+			})
+			want := strings.Repeat(" ", tt.size-len(unary)) + unary
+			s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+				a := answered(r, 200, want)
+				if !tt.told {
+					a.ContentLength = -1
+				}
+				return a, nil
+			}}
+			for range 3 {
+				body := hello + strings.Repeat(" ", room-len(hello)) // it finds room if all was given back
+				a, text := s.post(t, answerPath, body, nil)
+				if a.StatusCode != 200 || text != want {
+					t.Fatalf("%d, %d bytes, want %d", a.StatusCode, len(text), len(want))
+				}
+				if header, trailer := a.Header.Get(gateway.EstimateHeader) != "", a.Trailer.Get(gateway.EstimateHeader) != ""; header != tt.header || trailer != tt.trailer {
+					t.Errorf("header %v, trailer %v", header, trailer)
+				}
+				s.gw.Wait()
+			}
+		})
+	}
+}
+
 // Callers make up models; the metrics have few of them.
 func TestMetricsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()

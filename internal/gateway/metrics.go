@@ -4,6 +4,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -54,7 +55,7 @@ func (v *values) of(text string, good bool) string {
 	if v.known == nil {
 		v.known = make(map[string]bool)
 	}
-	if len(v.known) >= maxValues || len(text) > 200 {
+	if len(v.known) >= maxValues || len(text) > 200 || !utf8.ValidString(text) { // for such a label the library panics
 		return "other"
 	}
 	v.known[strings.Clone(text)] = true

@@ -73,7 +73,7 @@ func TestPromptIsNotKept(t *testing.T) {
 		return true
 	})
 	s := p.before(t, nil)
-	const streams, size = 8, 1 << 20
+	const streams, size = 8, 4 << 20
 	long := strings.Replace(hello, "hi", strings.Repeat("x", size), 1)
 	var conns []*net.TCPConn
 	before := heap()
@@ -82,7 +82,7 @@ func TestPromptIsNotKept(t *testing.T) {
 		readTo(t, conn, "hi")
 		conns = append(conns, conn)
 	}
-	if grown := heap() - before; grown > streams*size/4 {
+	if grown := heap() - before; grown > streams*size/3 {
 		t.Errorf("%d streams whose prompts have %d MB each hold %d MB", streams, size>>20, grown>>20)
 	}
 	close(over)
@@ -146,7 +146,8 @@ func TestBackPressure(t *testing.T) {
 		t.Fatal(err)
 	}
 	stalled(t, &sent)
-	if grown := heap() - before; grown > 4<<20 {
+	// What else is in the heap comes and goes by some megabytes; the answer has 32.
+	if grown := heap() - before; grown > 12<<20 {
 		t.Errorf("the gateway holds %d KB for a caller who does not read", grown>>10)
 	}
 	if n := sent.Load(); n == longFrames {
@@ -326,7 +327,7 @@ func TestFaultsLeaveNothingBehind(t *testing.T) {
 	for range 3 {
 		burst()
 	}
-	if grown := heap() - memory; grown > 4<<20 {
+	if grown := heap() - memory; grown > 8<<20 {
 		t.Errorf("%d calls have left %d KB", n, grown>>10)
 	}
 	if now := series(); now > many+20 {

@@ -78,7 +78,7 @@ func (c *call) aim() {
 		if arn := t.pick(c.decision.Tags, t.Profiles, t.Profile); arn != "" && c.route.Spends {
 			c.useProfile(arn)
 		}
-		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && c.route.Spends {
+		if project := t.pick(c.decision.Tags, t.Projects, t.Project); project != "" && (c.route.Spends || c.route.Stored() && c.record.Endpoint == waybill.Mantle) { // what is kept in a project is found there
 			if c.record.Endpoint == waybill.Mantle {
 				c.record.Project = project
 			} else if c.record.Profile == "" && c.record.ModelAsked == "" { // a profile may stand for it there

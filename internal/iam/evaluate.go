@@ -189,7 +189,7 @@ func Evaluate(r *Request, p *Policies) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("evaluate: %q is no action", r.Action)
 	}
 	l := newLookup(r)
-	e := evaluation{request: r, action: strings.ToLower(r.Action), lookup: l}
+	e := evaluation{request: r, action: strings.ToLower(r.Action), lookup: l, bounded: p.Boundary != nil}
 
 	var levels []opinion
 	if r.Caller.UnderSCP() {
@@ -286,6 +286,7 @@ type evaluation struct {
 	request *Request
 	action  string // in lower case
 	lookup  *lookup
+	bounded bool // the caller has a permissions boundary
 	err     error
 }
 
@@ -323,7 +324,17 @@ func (e *evaluation) applies(p *Policy, s *Statement) (is truth, how naming) {
 	}
 	is = yes
 	if p.Kind.hasPrincipal() {
-		if how = names(s.Principals, &e.request.Caller); (how == notNamed) != s.NotPrinc {
+		how = names(s.Principals, &e.request.Caller)
+		if s.NotPrinc {
+			excepted, err := except(s.Principals, &e.request.Caller)
+			if err != nil {
+				e.fail(p, s, err)
+			}
+			how = notNamed
+			if excepted && !e.bounded { // whoever has a boundary is denied whatever is named
+				return no, notNamed
+			}
+		} else if how == notNamed {
 			return no, notNamed
 		}
 	}
@@ -399,4 +410,32 @@ func names(principals []Principal, c *Caller) naming {
 		}
 	}
 	return best
+}
+
+// except reports whether NotPrincipal leaves a caller out. AWS looks at the account, then at
+// the user or role, then at the session, and wants each of them named; what becomes of a
+// caller of whom some are named and others not is not written (IAM User Guide, "AWS JSON
+// policy elements: NotPrincipal").
+func except(principals []Principal, c *Caller) (bool, error) {
+	if c.Kind == ServiceCaller || c.Kind == FederatedGuest {
+		return names(principals, c) != notNamed, nil
+	}
+	account, self, role, everybody := false, false, c.RoleARN == "", false
+	for _, p := range principals {
+		if p.Type != "AWS" && p.Type != "*" {
+			continue
+		}
+		everybody = everybody || p.ID == "*"
+		account = account || p.ID == c.Account || strings.HasSuffix(p.ID, ":iam::"+c.Account+":root")
+		self = self || p.ID == c.ARN
+		role = role || p.ID == c.RoleARN
+	}
+	self = self || c.Kind == Root && account
+	switch {
+	case everybody, account && self && role:
+		return true, nil
+	case !account && !self && (!role || c.RoleARN == ""):
+		return false, nil
+	}
+	return false, fmt.Errorf("NotPrincipal names some of account, role and session or user of %s, and AWS does not say what that means: name all, or use aws:PrincipalArn", c.ARN)
 }

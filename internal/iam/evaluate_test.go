@@ -249,6 +249,48 @@ func TestActionsAndResources(t *testing.T) {
 	}
 }
 
+// NotPrincipal leaves out whom it names in full: the IAM User Guide's page on it.
+func TestNotPrincipal(t *testing.T) {
+	const account, role, sess, ann = `"arn:aws:iam::111122223333:root"`, `"arn:aws:iam::111122223333:role/team/app"`, `"arn:aws:sts::111122223333:assumed-role/app/one"`, `"arn:aws:iam::111122223333:user/ann"`
+	wide := mustParse(t, Identity, document(allowAll))
+	for _, tt := range []struct {
+		name    string
+		caller  Caller
+		bounded bool
+		named   []string
+		want    Outcome // none: it is not guessed
+	}{
+		{"nobody of its account", session, false, []string{`"arn:aws:iam::444455556666:root"`}, ExplicitDeny},
+		{"account, role and session", session, false, []string{account, role, sess}, Allowed},
+		{"with a boundary", session, true, []string{account, role, sess}, ExplicitDeny},
+		{"account and role", session, false, []string{account, role}, ""},
+		{"account alone", session, false, []string{account}, ""},
+		{"role alone", session, false, []string{role}, ""},
+		{"account and user", user, false, []string{`"111122223333"`, ann}, Allowed},
+		{"account alone, a user", user, false, []string{account}, ""},
+		{"user alone", user, false, []string{ann}, ""},
+		{"another user", user, false, []string{`"arn:aws:iam::111122223333:user/bob"`}, ExplicitDeny},
+		{"account, its root user", rootOf, false, []string{account}, Allowed},
+		{"everybody", user, false, []string{`"*"`}, Allowed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			endpoint := mustParse(t, Endpoint, document(`{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}`,
+				`{"Effect":"Deny","NotPrincipal":{"AWS":[`+strings.Join(tt.named, ",")+`]},"Action":"*","Resource":"*"}`))
+			p := &Policies{Identity: []*Policy{wide}, Endpoint: endpoint}
+			if tt.bounded {
+				p.Boundary = mustParse(t, Boundary, document(allowAll))
+			}
+			got, err := Evaluate(&Request{Caller: tt.caller, Action: "bedrock:InvokeModel", Resource: "*"}, p)
+			if (err != nil) != (tt.want == "") || got.Outcome != tt.want {
+				t.Errorf("%+v, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	if _, err := Parse("trust", Trust, []byte(document(`{"Effect":"Deny","NotPrincipal":{"AWS":`+account+`},"Action":"sts:AssumeRole"}`))); err == nil {
+		t.Error("a trust policy has no NotPrincipal")
+	}
+}
+
 // In the version of 2008 a variable is what it looks like.
 func TestOldVersionHasNoVariables(t *testing.T) {
 	text := `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:key":"${aws:username}"}}}]}`

@@ -398,6 +398,8 @@ func (p *parser) statement(n node, variables bool) (s Statement, err error) {
 		err = p.errorAt(n.at, "a statement of a %s has either Principal or NotPrincipal", p.kind)
 	case !p.kind.hasPrincipal() && (has["Principal"] || has["NotPrincipal"]):
 		err = p.errorAt(n.at, "a %s has no Principal: it is whom it is attached to", p.kind)
+	case s.NotPrinc && p.kind == Trust:
+		err = p.errorAt(n.at, "a %s has no NotPrincipal", p.kind)
 	case s.NotPrinc && !s.Deny:
 		err = p.errorAt(n.at, "NotPrincipal stands with Deny only: with Allow it lets in everybody else")
 	}

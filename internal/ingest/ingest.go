@@ -21,7 +21,7 @@ type Lake interface {
 	Loaded(ctx context.Context) (map[waybill.Object]bool, error)
 	// Append adds calls together with the objects they are from.
 	Append(ctx context.Context, loads []Load, rows []Row) error
-	// Replace puts an export in the place of its billing period, and completes the load:
+	// Replace puts an export in the place of its payer's billing period, and completes the load:
 	// rows that cannot be read are in its quarantine.
 	Replace(ctx context.Context, e Export, now time.Time) (Load, error)
 }

@@ -74,6 +74,7 @@ type Journal struct {
 	mu      sync.Mutex        // guards all below, and the order of writes
 	live    *segment          // nil until the first entry, and after a failure
 	open    map[string][]byte // payload of the Opened entry of each call under way
+	late    map[string][]byte // of those, payload of the Closed entry that could not be written
 	serial  int
 	buf     []byte
 	closed  bool
@@ -127,6 +128,7 @@ func Start(dir string, config Config) (*Journal, error) {
 			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		},
 		open: make(map[string][]byte),
+		late: make(map[string][]byte),
 		wake: make(chan struct{}, 1),
 		done: make(chan struct{}),
 		stop: make(chan struct{}),
@@ -157,7 +159,8 @@ func (j *Journal) Open(v waybill.Invocation) (synced func(context.Context) error
 }
 
 // Close records that a call is over, or was refused. When it returns the entry
-// survives the process, and with Config.SyncEvery the machine.
+// survives the process, and with Config.SyncEvery the machine. The end of a call that was
+// opened and cannot be written is kept, and written with the next segment.
 func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
@@ -165,6 +168,9 @@ func (j *Journal) Close(ctx context.Context, v waybill.Invocation) error {
 	j.mu.Lock()
 	s, end, err := j.append(*scratch)
 	if err != nil {
+		if _, opened := j.open[v.CallID]; opened && len(*scratch) <= maxRecord && !j.closed { // what it has used is known: it is written once something can be
+			j.late[v.CallID] = bytes.Clone(*scratch)
+		}
 		j.mu.Unlock()
 		return fmt.Errorf("record closed call: %w", err)
 	}
@@ -248,9 +254,11 @@ func (j *Journal) write(s *segment, payload []byte) error {
 	return nil
 }
 
-// begin makes a new live segment, on disk together with its name, and carries the
-// calls under way into it. j.mu is held.
-func (j *Journal) begin() error {
+// begin makes a new live segment, on disk together with its name, and carries into it the
+// calls under way, and the ends of calls that could not be written before. Of a segment
+// that cannot be begun nothing stays: all it holds is known elsewhere, and a disk that is
+// full for an hour would be full of beginnings. j.mu is held.
+func (j *Journal) begin() (err error) {
 	j.serial++
 	now := j.config.Now().UTC()
 	name := fmt.Sprintf("%s-%s-%06d", now.Format("20060102T150405.000000000Z"), j.config.Gateway, j.serial)
@@ -259,24 +267,37 @@ func (j *Journal) begin() error {
 	if err != nil {
 		return fmt.Errorf("begin segment: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("begin segment: %w", err)
+			f.Close()
+			_ = os.Remove(path) // the next recovery finds it, else
+		}
+	}()
 	s := &segment{path: path, f: f, sum: sha256.New(), created: now, cond: sync.NewCond(&j.mu)}
 	if _, err := f.Write([]byte(magic)); err != nil {
-		f.Close()
-		return fmt.Errorf("begin segment: %w", err)
+		return err
 	}
 	s.sum.Write([]byte(magic))
 	s.size = int64(len(magic))
 	s.written = s.size
 	for _, payload := range j.open {
 		if err := j.write(s, payload); err != nil {
-			f.Close()
-			return fmt.Errorf("begin segment: %w", err)
+			return err
+		}
+	}
+	for _, payload := range j.late {
+		if err := j.write(s, payload); err != nil {
+			return err
 		}
 	}
 	if err := errors.Join(f.Sync(), syncDir(j.dir)); err != nil {
-		f.Close()
-		return fmt.Errorf("begin segment: %w", err)
+		return err
 	}
+	for id := range j.late {
+		delete(j.open, id)
+	}
+	clear(j.late)
 	s.synced, s.dirty = s.written, time.Time{}
 	j.live = s
 	return nil
@@ -439,6 +460,9 @@ func (j *Journal) Stop() error {
 	defer j.mu.Unlock()
 	j.closed = true
 	defer j.unlock()
+	if j.live == nil && len(j.open) > 0 {
+		_ = j.begin() // which may hold again; else recovery finds what was given up
+	}
 	if j.live == nil {
 		return j.failure
 	}

@@ -368,6 +368,78 @@ func TestFailedWriteMovesToANewSegment(t *testing.T) {
 	}
 }
 
+// The end of a call that came while the disk was full is written once it is not, and
+// nothing piles up meanwhile.
+func TestFullDisk(t *testing.T) {
+	for _, how := range []string{"a call", "Ready", "Stop"} {
+		dir := t.TempDir()
+		j := start(t, dir, Config{})
+		full := false
+		create, noErr, writes := j.create, error(nil), 0
+		j.create = func(path string) (file, error) {
+			f, err := create(path)
+			if err != nil {
+				return nil, err
+			}
+			return &filling{failing{f.(*os.File), &writes, false, &noErr}, &full}, nil
+		}
+		for _, id := range []string{"known", "under way"} {
+			if _, err := j.Open(call(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		full = true
+		if err := j.Close(t.Context(), call("known")); err == nil {
+			t.Error("a disk that is full takes an entry")
+		}
+		for i := range 50 {
+			if _, err := j.Open(call(fmt.Sprint("refused-", i))); err == nil {
+				t.Error("a disk that is full takes an entry")
+			}
+			if j.Ready() == nil {
+				t.Error("a journal on a disk that is full is ready")
+			}
+		}
+		if files, err := os.ReadDir(dir); err != nil || len(files) > 3 {
+			t.Errorf("%d files after fifty calls that were refused, %v", len(files), err)
+		}
+		full = false
+		switch how {
+		case "a call":
+			if err := j.Close(t.Context(), call("another")); err != nil {
+				t.Error(err)
+			}
+		case "Ready":
+			if err := j.Ready(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := j.Stop(); err != nil {
+			t.Error(err)
+		}
+		if _, err := Recover(dir); err != nil {
+			t.Error(err)
+		}
+		got := readAllowingTwins(t, dir)
+		if got["known"] != waybill.Completed || got["under way"] != waybill.Interrupted || len(got) > 3 {
+			t.Errorf("after %s: %v", how, got)
+		}
+	}
+}
+
+// A filling file is on a disk that may be full.
+type filling struct {
+	failing
+	full *bool
+}
+
+func (f *filling) Write(b []byte) (int, error) {
+	if *f.full {
+		return 0, errors.New("no space left on device")
+	}
+	return f.File.Write(b)
+}
+
 // readAllowingTwins reads like read. A write that reached the file though it was
 // reported as failed leaves the same closed entry in two segments: readers merge by
 // call id.

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -62,9 +64,17 @@ type Export struct {
 	Files    []string // paths; .parquet, or .csv / .csv.gz
 }
 
-// ReplaceLineItems puts an export's rows in the place of all that the lake has of its
-// billing period, in one commit that also says what was loaded. A row that cannot be
-// read goes to quarantine in the load that is returned.
+// id names the export among others: by where it is delivered. All deliveries of one export
+// have the same.
+func (e *Export) id() string {
+	place, _, _ := strings.Cut(e.Manifest.URI, "/metadata/")
+	return digest([]string{place})
+}
+
+// ReplaceLineItems puts an export's rows in the place of all that the lake has of their
+// payer, and of the same export, in its billing period, in one commit that also says what
+// was loaded. The bills of other payers stay. A row that cannot be read goes to quarantine
+// in the load that is returned.
 func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	load := Load{Object: e.Manifest, Kind: "cur", Period: e.Period.String()}
 	stage := "bill_" + strings.ReplaceAll(uuid.NewString(), "-", "")
@@ -77,21 +87,136 @@ func (l *Lake) ReplaceLineItems(ctx context.Context, e Export) (Load, error) {
 	if err := l.stageTags(ctx, stage); err != nil {
 		return load, fmt.Errorf("read the tags of the export of %s: %w", e.Period, err)
 	}
-	name, rows, err := l.write(ctx, &lineItems, e.Period.String(), billQuery(stage, e.Period))
+	payers, err := l.payers(ctx, "SELECT payer_account FROM "+stage)
 	if err != nil {
-		return load, err
+		return load, fmt.Errorf("read the payers of the export of %s: %w", e.Period, err)
 	}
-	load.Rows = rows
+	files := []billFile{{export: e.id()}} // of rows that name no payer
+	if len(payers) > 0 {
+		files = files[:0]
+		for _, payer := range payers {
+			files = append(files, billFile{payer, e.id()})
+		}
+	}
+	var add []string
+	for i, f := range files {
+		of := "payer_account = '" + quote(f.payer) + "'"
+		if i == 0 { // rows without a payer are among those of the first
+			of = "payer_account IN ('', '" + quote(f.payer) + "')"
+		}
+		name, rows, err := l.writeAs(ctx, &lineItems, e.Period.String(), f.name(), billQuery(stage, of, e.Period))
+		if err != nil {
+			return load, err
+		}
+		if load.Rows += rows; rows > 0 {
+			add = append(add, name)
+		}
+	}
 	props, err := l.putLoads(ctx, &lineItems, []Load{load})
 	if err != nil {
 		return load, fmt.Errorf("store the list of loads: %w", err)
 	}
-	return load, l.replace(ctx, &lineItems, e.Period, name, props)
+	return load, l.replace(ctx, &lineItems, e.Period, add, props, func(have []string) ([]string, error) {
+		return l.replacedBy(ctx, e, payers, len(add) > 0, have)
+	})
+}
+
+// payers are the payer accounts that a query's one column names, sorted.
+func (l *Lake) payers(ctx context.Context, query string) ([]string, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT DISTINCT payer_account FROM ("+query+") WHERE payer_account <> '' ORDER BY 1")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var payer string
+		if err := rows.Scan(&payer); err != nil {
+			return nil, err
+		}
+		out = append(out, payer)
+	}
+	return out, rows.Err()
+}
+
+// A billFile is whose bill a file of line items is, as its name tells. Files from before
+// names told it have a zero one.
+type billFile struct {
+	payer  string // account; empty where no row names one
+	export string // Export.id
+}
+
+// name is the name of a new file, without its ending.
+func (f billFile) name() string {
+	return strings.Join([]string{"bill", url.PathEscape(f.payer), f.export, uuid.NewString()}, "_")
+}
+
+func readBillFile(name string) billFile {
+	parts := strings.Split(name[strings.LastIndexByte(name, '/')+1:], "_")
+	if len(parts) != 4 || parts[0] != "bill" {
+		return billFile{}
+	}
+	payer, err := url.PathUnescape(parts[1])
+	if err != nil {
+		return billFile{}
+	}
+	return billFile{payer, parts[2]}
+}
+
+// replacedBy picks, of the files of a billing period, those in whose place an export comes:
+// its own earlier delivery, and what other exports told of the same payers. Where it cannot
+// be told whether two exports are of one payer, the second is refused: it would be taken
+// twice, or the other lost.
+func (l *Lake) replacedBy(ctx context.Context, e Export, payers []string, hasRows bool, have []string) (old []string, err error) {
+	only := "" // the one export that was loaded for the period, if there is one
+	loads, err := l.Loads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, load := range loads {
+		if load.Kind != "cur" || load.Period != e.Period.String() {
+			continue
+		}
+		switch id := (&Export{Manifest: load.Object}).id(); only {
+		case "", id:
+			only = id
+		default:
+			only = "several"
+		}
+	}
+	for _, name := range have {
+		f := readBillFile(name)
+		theirs := []string{f.payer}
+		if f == (billFile{}) {
+			from, err := l.scan(ctx, []string{name})
+			if err != nil {
+				return nil, err
+			}
+			if theirs, err = l.payers(ctx, "SELECT payer_account FROM "+from); err != nil {
+				return nil, fmt.Errorf("read line items: %w", err)
+			}
+			f.export = only
+		}
+		known := len(theirs) > 0 && theirs[0] != ""
+		switch {
+		case f.export == e.id(), slices.ContainsFunc(theirs, func(p string) bool { return slices.Contains(payers, p) }):
+			old = append(old, name)
+		case hasRows && (!known || len(payers) == 0):
+			unnamed := "the export at " + e.Manifest.URI
+			if len(payers) > 0 {
+				unnamed = "the bill of that month that the lake has"
+			}
+			return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("the lake has the bill of %s from another export, and %s names no payer account: whether one replaces the other or both count cannot be told", e.Period, unnamed),
+				Hint: "let both exports select bill_payer_account_id, and ingest the one that did not have it first"}
+		}
+	}
+	return old, nil
 }
 
 // billQuery brings the staged rows to line_items: Bedrock's one by one, the others
-// summed by product, so that what the reader left out is told with its sum.
-func billQuery(stage string, p waybill.Period) string {
+// summed by product, so that what the reader left out is told with its sum. It takes the
+// rows of which of holds.
+func billQuery(stage, of string, p waybill.Period) string {
 	money := func(name string) string { return "CAST(" + name + " AS DECIMAL(38,18))" }
 	// Net costs hold the discounts already. The rows of the discounts are in the export as
 	// well, without a net cost of their own: on top they would be taken twice.
@@ -123,8 +248,8 @@ func billQuery(stage string, p waybill.Period) string {
 			own, sums = append(own, c.name), append(sums, "''")
 		}
 	}
-	return fmt.Sprintf("SELECT %s FROM %s WHERE %s UNION ALL SELECT %s FROM %s WHERE NOT %s GROUP BY product_code, line_item_type, currency, billing_entity",
-		strings.Join(own, ", "), stage, ownRow(stage), strings.Join(sums, ", "), stage, ownRow(stage))
+	return fmt.Sprintf("SELECT %s FROM %s WHERE %s AND %s UNION ALL SELECT %s FROM %s WHERE %s AND NOT %s GROUP BY product_code, line_item_type, currency, billing_entity",
+		strings.Join(own, ", "), stage, of, ownRow(stage), strings.Join(sums, ", "), stage, of, ownRow(stage))
 }
 
 // stageBill reads the files into a temporary table of texts. The export's doubles
@@ -146,7 +271,7 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		if len(have) <= 1 {
 			continue // an empty chunk
 		}
-		query := "SELECT " + strings.Join(billSelect(have), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", indexOf(e.Files, path)) + from
+		query := "SELECT " + strings.Join(billSelect(have), ", ") + fmt.Sprintf(", %d AS file_index, file_row_number AS file_row FROM ", slices.Index(e.Files, path)) + from
 		verb := "INSERT INTO " + stage + " BY NAME "
 		if !made {
 			verb = "CREATE TEMP TABLE " + stage + " AS "
@@ -163,15 +288,6 @@ func (l *Lake) stageBill(ctx context.Context, stage string, e Export, load *Load
 		}
 	}
 	return l.quarantineBill(ctx, stage, e, load)
-}
-
-func indexOf(list []string, s string) int {
-	for i, l := range list {
-		if l == s {
-			return i
-		}
-	}
-	return -1
 }
 
 // columns are the names and types of a query's columns.

@@ -210,7 +210,11 @@ func (l *Lake) scan(ctx context.Context, files []string) (string, error) {
 // write turns a query's rows into a data file of a table. It returns the file's name
 // and the number of its rows; without rows there is no file.
 func (l *Lake) write(ctx context.Context, spec *tableSpec, period, query string, args ...any) (name string, rows int64, err error) {
-	id := uuid.NewString()
+	return l.writeAs(ctx, spec, period, uuid.NewString(), query, args...)
+}
+
+// writeAs is write with the name of the file, without its ending, which must be new.
+func (l *Lake) writeAs(ctx context.Context, spec *tableSpec, period, id, query string, args ...any) (name string, rows int64, err error) {
 	temp := filepath.Join(l.temp, id+".parquet")
 	res, err := l.db.ExecContext(ctx, fmt.Sprintf("COPY (SELECT %s FROM (%s)) TO '%s' (FORMAT parquet, COMPRESSION zstd, FIELD_IDS %s)", spec.casts(), query, quote(temp), spec.fieldIDs()), args...)
 	if err != nil {
@@ -245,16 +249,13 @@ func (l *Lake) commit(ctx context.Context, spec *tableSpec, add []string, props 
 	return nil
 }
 
-// replace puts a file, or none, in the place of all that a table has of a period, in one
-// snapshot. Of two who do so at once the later stands, and the earlier is replaced: they
-// never add up. So a commit holds only while the table is as we saw it; else we look again.
-func (l *Lake) replace(ctx context.Context, spec *tableSpec, p waybill.Period, name string, props iceberg.Properties) error {
-	var add []string
-	if name != "" {
-		add = []string{name}
-	}
+// replace puts files, or none, in the place of those that a table has of a period and that
+// old picks, in one snapshot; a nil old picks all. Of two who do so at once the later stands,
+// and the earlier is replaced: they never add up. So a commit holds only while the table is
+// as we saw it; else we look again.
+func (l *Lake) replace(ctx context.Context, spec *tableSpec, p waybill.Period, add []string, props iceberg.Properties, old func(files []string) ([]string, error)) error {
 	for try := 0; ; try++ {
-		err := l.tryReplace(ctx, spec, p, add, props)
+		err := l.tryReplace(ctx, spec, p, add, props, old)
 		if err == nil {
 			return nil
 		}
@@ -264,7 +265,7 @@ func (l *Lake) replace(ctx context.Context, spec *tableSpec, p waybill.Period, n
 	}
 }
 
-func (l *Lake) tryReplace(ctx context.Context, spec *tableSpec, p waybill.Period, add []string, props iceberg.Properties) error {
+func (l *Lake) tryReplace(ctx context.Context, spec *tableSpec, p waybill.Period, add []string, props iceberg.Properties, pick func(files []string) ([]string, error)) error {
 	t, err := l.catalog.open(ctx, spec)
 	if err != nil {
 		return err
@@ -273,8 +274,14 @@ func (l *Lake) tryReplace(ctx context.Context, spec *tableSpec, p waybill.Period
 	if err != nil {
 		return err
 	}
+	old := ofPeriod(files, p)
+	if pick != nil && len(old) > 0 {
+		if old, err = pick(old); err != nil {
+			return err
+		}
+	}
 	tx := t.NewTransaction()
-	switch old := ofPeriod(files, p); {
+	switch {
 	case len(old) > 0:
 		err = tx.ReplaceDataFiles(ctx, l.uris(old), l.uris(add), props)
 	case len(add) > 0:

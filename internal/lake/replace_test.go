@@ -86,7 +86,7 @@ func TestRollUpsOfTwoMonthsAtOnce(t *testing.T) {
 func TestTwoBillsAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(t.TempDir(), "export-00001.csv")
-	if err := os.WriteFile(path, []byte("line_item_line_item_type,line_item_product_code,line_item_unblended_cost\nUsage,AmazonBedrock,1.5\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("bill_payer_account_id,line_item_line_item_type,line_item_product_code,line_item_unblended_cost\n111122223333,Usage,AmazonBedrock,1.5\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l, other := open(t, dir), open(t, dir)
@@ -117,6 +117,105 @@ func TestTwoBillsAtOnce(t *testing.T) {
 		}
 		if want := 3 * (round + 1); len(loads) != want {
 			t.Errorf("round %d: %d loads are known, want %d", round, len(loads), want)
+		}
+	}
+}
+
+// A bill takes the place of its payer's and of its own export's, and of no other.
+func TestBillsOfSeveralPayers(t *testing.T) {
+	const head = "bill_payer_account_id,line_item_line_item_type,line_item_product_code,line_item_unblended_cost\n"
+	const one, two = "111111111111", "222222222222"
+	type delivery struct {
+		export, rows string
+		refused      string
+	}
+	named := func(payer, cost string) string { return payer + ",Usage,AmazonBedrock," + cost + "\n" }
+	for _, tt := range []struct {
+		name  string
+		loads []delivery
+		want  string // the sum, or nothing where no row is there
+	}{
+		{"two exports of two payers", []delivery{{"a", named(one, "1"), ""}, {"b", named(two, "2"), ""}}, "3"},
+		{"the second delivery of one of them", []delivery{{"a", named(one, "1"), ""}, {"b", named(two, "2"), ""}, {"a", named(one, "4"), ""}}, "6"},
+		{"two exports of one payer", []delivery{{"a", named(one, "1"), ""}, {"b", named(one, "2"), ""}}, "2"},
+		{"one export of two payers, then one of one", []delivery{{"a", named(one, "1") + named(two, "2"), ""}, {"b", named(two, "4"), ""}}, "5"},
+		{"a row without a payer is among the others", []delivery{{"a", named(one, "1") + named("", "2"), ""}, {"b", named(one, "4"), ""}}, "4"},
+		{"an export moves to another payer", []delivery{{"a", named(one, "1"), ""}, {"a", named(two, "2"), ""}}, "2"},
+		{"an empty delivery takes back its own", []delivery{{"a", named(one, "1"), ""}, {"b", named(two, "2"), ""}, {"a", "", ""}}, "2"},
+		{"an empty delivery of another export", []delivery{{"a", named("", "1"), ""}, {"b", "", ""}}, "1"},
+		{"deliveries of one export that names no payer", []delivery{{"a", named("", "1"), ""}, {"a", named("", "2"), ""}}, "2"},
+		{"an export that names no payer beside one that does", []delivery{{"a", named(one, "1"), ""}, {"b", named("", "2"), "the export at s3://b/b/metadata/m names no payer account"}}, "1"},
+		{"one that does beside one that names none", []delivery{{"a", named("", "1"), ""}, {"b", named(one, "2"), "the bill of that month that the lake has names no payer account"}}, "1"},
+		{"and then the first comes to name it", []delivery{{"a", named("", "1"), ""}, {"a", named(one, "2"), ""}, {"b", named(one, "4"), ""}}, "4"},
+		{"other services' rows are of a payer too", []delivery{{"a", one + ",Usage,AmazonS3,1\n", ""}, {"b", one + ",Usage,AmazonS3,2\n", ""}, {"c", two + ",Usage,AmazonS3,4\n", ""}}, "6"},
+	} {
+		l := open(t, t.TempDir())
+		for i, d := range tt.loads {
+			path := filepath.Join(t.TempDir(), "export-00001.csv")
+			if err := os.WriteFile(path, []byte(head+d.rows), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := l.ReplaceLineItems(t.Context(), Export{Manifest: waybill.Object{URI: "s3://b/" + d.export + "/metadata/m"}, Period: october, Files: []string{path}})
+			if (err != nil) != (d.refused != "") || err != nil && !strings.Contains(err.Error(), d.refused) {
+				t.Errorf("%s: load %d: %v, want %q", tt.name, i, err, d.refused)
+			}
+		}
+		charges, _, err := l.Charges(t.Context(), october)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum waybill.Money
+		for _, c := range charges {
+			sum = sum.Add(c.Cost)
+		}
+		if sum.String() != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, sum, tt.want)
+		}
+	}
+}
+
+// A lake from before files told whose bill they are: its rows tell, or the one export that
+// its month was loaded from.
+func TestBillOfAnOlderVersion(t *testing.T) {
+	for _, tt := range []struct{ payer, export, want string }{
+		{"111111111111", "a", "2"}, {"111111111111", "b", "2"}, {"", "a", "2"}, {"222222222222", "b", "3"},
+	} {
+		l := open(t, t.TempDir())
+		values := make([]string, len(lineItems.columns))
+		for i, c := range lineItems.columns {
+			values[i] = map[string]string{"VARCHAR": "''", "BIGINT": "1", "INTEGER": "20000", "TIMESTAMP": "NULL", "DECIMAL(38,18)": "1"}[c.typ] + " AS " + c.name
+			if c.name == "payer_account" {
+				values[i] = "'" + tt.payer + "' AS payer_account"
+			}
+		}
+		name, _, err := l.write(t.Context(), &lineItems, october.String(), "SELECT "+strings.Join(values, ", "))
+		if err != nil {
+			t.Fatal(err)
+		}
+		props, err := l.putLoads(t.Context(), &lineItems, []Load{{Object: waybill.Object{URI: "s3://b/a/metadata/m"}, Kind: "cur", Period: october.String(), Rows: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.commit(t.Context(), &lineItems, []string{name}, props); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "export-00001.csv")
+		if err := os.WriteFile(path, []byte("bill_payer_account_id,line_item_line_item_type,line_item_product_code,line_item_unblended_cost\n111111111111,Usage,AmazonBedrock,2\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.ReplaceLineItems(t.Context(), Export{Manifest: waybill.Object{URI: "s3://b/" + tt.export + "/metadata/m"}, Period: october, Files: []string{path}}); err != nil {
+			t.Error(err)
+		}
+		charges, _, err := l.Charges(t.Context(), october)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum waybill.Money
+		for _, c := range charges {
+			sum = sum.Add(c.Cost)
+		}
+		if sum.String() != tt.want {
+			t.Errorf("payer %q and export %s: %s, want %s", tt.payer, tt.export, sum, tt.want)
 		}
 	}
 }

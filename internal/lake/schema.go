@@ -125,7 +125,7 @@ var usageHours = tableSpec{name: "usage_hours", version: 2, doc: "The hourly rol
 		text("operation", ""), text("issuer", ""), text("key_id", ""), text("model_asked", ""),
 	})}
 
-var lineItems = tableSpec{name: "line_items", version: 1, doc: "Bedrock's rows of the bill, a billing period replaced whole by each newer export; earlier states stay readable as snapshots. Rows that are not Bedrock's are summed by product. Source: CUR 2.0. Amounts are the shortest decimal text of the export's doubles.",
+var lineItems = tableSpec{name: "line_items", version: 1, doc: "Bedrock's rows of the bill, a payer's billing period replaced whole by each newer export; earlier states stay readable as snapshots. Rows that are not Bedrock's are summed by product. Source: CUR 2.0. Amounts are the shortest decimal text of the export's doubles.",
 	columns: []column{
 		text("period", "bill_billing_period_start_date, YYYY-MM"), text("claim", "bedrock, or not_claimed for sums of other services' rows"), number("row_count", "rows of the bill: 1 for Bedrock's"),
 		{"day", "INTEGER", "UTC day of usage_start; null where the row covers more than a day"}, {"usage_start", "TIMESTAMP", "line_item_usage_start_date, inclusive"}, {"usage_end", "TIMESTAMP", "line_item_usage_end_date, exclusive"},

@@ -13,20 +13,16 @@ import (
 // the larger counter wins, kind by kind: a streamed call may leave a zero record before
 // the full one. The fullest record tells the rest of the call as well, its time and its
 // tags; of equals the tagged one, then the latest: no order of reading matters. Between
-// the sources the log wins for usage and the gateway for everything else, and for the
-// life of cache writes, which the log does not know. A log that has only zeroes does not
-// win: its full record is still to come. A look at a response that was made in the
-// background tells its usage and nothing else, whatever its own record says: not who
-// looks has asked for the response, nor when they look.
+// the sources the log wins for the kinds of usage that it tells, and the gateway for
+// everything else. The log tells tokens all together, so that its zeroes count as well; of
+// images, seconds, search units and guardrail units it tells those that it has. It does not
+// know the life of cache writes: the gateway's split of them stands, as far as the log has
+// as many. A log that has only zeroes does not win: its full record is still to come.
+// A look at a response that was made in the background tells its usage and nothing else,
+// whatever its own record says: not who looks has asked for the response, nor when they
+// look.
 func mergeSQL(from string) string {
 	var b strings.Builder
-	sum := func(prefix string) string {
-		parts := make([]string, len(waybill.Kinds))
-		for i, k := range waybill.Kinds {
-			parts[i] = prefix + string(k)
-		}
-		return strings.Join(parts, " + ")
-	}
 	used := make([]string, len(waybill.Kinds))
 	for i, k := range waybill.Kinds {
 		used[i] = fmt.Sprintf("coalesce(%s, 0)", k)
@@ -46,10 +42,11 @@ c AS (SELECT k,
 	fmt.Fprintf(&b, `
   FROM r GROUP BY k),
 d AS (SELECT *, l_known AND (NOT g_known OR %s > 0) AS by_log,
-  l_cache_write_5m + l_cache_write_30m + l_cache_write_1h = g_cache_write_5m + g_cache_write_30m + g_cache_write_1h AND g_known AS same_writes FROM c),
+  l_cache_write_5m + l_cache_write_30m + l_cache_write_1h AS l_writes,
+  l_cache_write_30m + l_cache_write_1h > 0 AND (NOT g_known OR l_cache_write_5m + l_cache_write_30m + l_cache_write_1h <> g_cache_write_5m + g_cache_write_30m + g_cache_write_1h) AS log_splits FROM c),
 m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
   CASE WHEN has_g AND has_l THEN 'both' WHEN has_g THEN 'gateway' ELSE 'log' END AS sources,
-  g_known OR l_known AS known`, sum("l_"))
+  g_known OR l_known AS known`, "l_"+strings.Join(tokenColumns, " + l_"))
 	pick := func(name, expr string) { fmt.Fprintf(&b, ",\n  %s AS %s", expr, name) }
 	for _, name := range []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "principal", "principal_arn", "session_name", "operation", "issuer", "key_id", "model_asked"} {
 		pick(name, fmt.Sprintf("coalesce(nullif(g.%[1]s, ''), l.%[1]s, '')", name))
@@ -60,14 +57,29 @@ m AS (SELECT CASE WHEN has_g THEN g.started_at ELSE l.started_at END AS moment,
 	pick("policy_outcome", "coalesce(g.policy_outcome, '')")
 	for _, k := range waybill.Kinds {
 		log := "l_" + string(k)
-		if strings.HasPrefix(string(k), "cache_write_") {
-			log = fmt.Sprintf("CASE WHEN same_writes THEN g_%[1]s ELSE l_%[1]s END", k)
+		switch k {
+		case waybill.CacheWrite1h:
+			log = "CASE WHEN log_splits THEN l_cache_write_1h ELSE least(g_cache_write_1h, l_writes) END"
+		case waybill.CacheWrite30m:
+			log = "CASE WHEN log_splits THEN l_cache_write_30m ELSE least(g_cache_write_30m, l_writes - least(g_cache_write_1h, l_writes)) END"
+		case waybill.CacheWrite5m:
+			log = "CASE WHEN log_splits THEN l_cache_write_5m ELSE greatest(l_writes - g_cache_write_30m - g_cache_write_1h, 0) END"
 		}
-		pick(string(k), fmt.Sprintf("CASE WHEN by_log THEN %s ELSE g_%s END", log, k))
+		by := "by_log"
+		if !slices.Contains(tokenColumns, string(k)) {
+			by = log + " > 0"
+		}
+		pick(string(k), fmt.Sprintf("CASE WHEN %s THEN %s ELSE g_%s END", by, log, k))
 	}
 	b.WriteString("\n  FROM d)\n")
 	return b.String()
 }
+
+// tokenColumns are the kinds of usage that a record of the log tells all together.
+var tokenColumns = []string{string(waybill.Input), string(waybill.Output), string(waybill.CacheRead), string(waybill.CacheWrite5m), string(waybill.CacheWrite30m), string(waybill.CacheWrite1h)}
+
+// mergeVersion counts the changes of mergeSQL: a roll-up by an older rule is made again.
+const mergeVersion = 3
 
 var cellColumns = []string{"account", "region", "endpoint", "model", "model_id", "profile", "project", "scope", "tier", "latency_mode", "context_bucket",
 	"principal", "principal_arn", "session_name", "tag_set", "sources", "outcome", "policy_outcome", "operation", "issuer", "key_id", "model_asked"}
@@ -81,7 +93,7 @@ func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, co
 		return nil, "", fmt.Errorf("read invocations: %w", err)
 	}
 	around := ofPeriod(all, p.Prev(), p, p.Next())
-	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d, merged by rule 2", usageHours.version)}, around...))
+	covers = digest(append([]string{fmt.Sprintf("usage_hours version %d, merged by rule %d", usageHours.version, mergeVersion)}, around...))
 	have, _, err := l.dataFiles(ctx, &usageHours)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the roll-up: %w", err)
@@ -109,7 +121,7 @@ func (l *Lake) rollUp(ctx context.Context, p waybill.Period) (files []string, co
 	}
 	window := fmt.Sprintf("(SELECT * FROM %s WHERE started_at >= TIMESTAMP '%s' AND started_at < TIMESTAMP '%s')", from,
 		p.Start().Add(-3600e9).Format("2006-01-02 15:04:05"), p.End().Add(3600e9).Format("2006-01-02 15:04:05"))
-	context := "input + cache_read + cache_write_5m + cache_write_30m + cache_write_1h"
+	context := strings.Join(slices.DeleteFunc(slices.Clone(tokenColumns), func(c string) bool { return c == string(waybill.Output) }), " + ")
 	var sums []string
 	for _, k := range waybill.Kinds {
 		sums = append(sums, fmt.Sprintf("sum(CASE WHEN known THEN %[1]s ELSE 0 END) AS %[1]s", k))
@@ -128,7 +140,7 @@ GROUP BY ALL`, p, covers, strings.Join(cellColumns, ", "), strings.Join(sums, ",
 	if rows == 0 {
 		return nil, covers, nil
 	}
-	if err := l.replace(ctx, &usageHours, p, name, nil); err != nil {
+	if err := l.replace(ctx, &usageHours, p, []string{name}, nil, nil); err != nil {
 		return nil, "", err
 	}
 	return []string{name}, covers, nil

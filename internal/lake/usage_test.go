@@ -174,3 +174,35 @@ func TestFullestRecordTells(t *testing.T) {
 		}
 	}
 }
+
+// The log wins for the kinds that it tells, and takes nothing from the gateway's that it
+// does not know: images, seconds, search units, guardrail units, the life of caches.
+func TestLogWinsForWhatItTells(t *testing.T) {
+	for _, tt := range []struct {
+		name               string
+		gateway, log, want waybill.Usage
+	}{
+		{"tokens beside what no log counts",
+			use(10, 20).With(waybill.OutputImage, 2).With(waybill.SearchUnit, 3).With(waybill.GuardrailUnit, 4), use(11, 21),
+			use(11, 21).With(waybill.OutputImage, 2).With(waybill.SearchUnit, 3).With(waybill.GuardrailUnit, 4)},
+		{"a zero among tokens is a figure", use(10, 20).With(waybill.CacheRead, 5), use(15, 20), use(15, 20)},
+		{"a video that came out longer", waybill.NewUsage().With(waybill.VideoSecond, 6), waybill.NewUsage().With(waybill.VideoSecond, 12), waybill.NewUsage().With(waybill.VideoSecond, 12)},
+		{"a video with tokens that the log does not tell", use(9, 0).With(waybill.VideoSecond, 6), waybill.NewUsage().With(waybill.VideoSecond, 12), use(9, 0).With(waybill.VideoSecond, 12)},
+		{"images alone", waybill.NewUsage().With(waybill.OutputImage, 2), waybill.NewUsage(), waybill.NewUsage().With(waybill.OutputImage, 2)},
+		{"the gateway does not know", waybill.Usage{}, waybill.NewUsage().With(waybill.VideoSecond, 6), waybill.NewUsage().With(waybill.VideoSecond, 6)},
+		{"writes of which the log has more", use(1, 1).With(waybill.CacheWrite5m, 40).With(waybill.CacheWrite1h, 60), use(1, 1).With(waybill.CacheWrite5m, 110), use(1, 1).With(waybill.CacheWrite5m, 50).With(waybill.CacheWrite1h, 60)},
+		{"writes of which the log has less", use(1, 1).With(waybill.CacheWrite30m, 40).With(waybill.CacheWrite1h, 60), use(1, 1).With(waybill.CacheWrite5m, 90), use(1, 1).With(waybill.CacheWrite30m, 30).With(waybill.CacheWrite1h, 60)},
+		{"writes whose life the log tells", use(1, 1).With(waybill.CacheWrite5m, 90), use(1, 1).With(waybill.CacheWrite1h, 100), use(1, 1).With(waybill.CacheWrite1h, 100)},
+		{"writes of which both have as many", use(1, 1).With(waybill.CacheWrite5m, 100), use(1, 1).With(waybill.CacheWrite1h, 100), use(1, 1).With(waybill.CacheWrite5m, 100)},
+		{"writes that the gateway does not know", waybill.Usage{}, use(1, 1).With(waybill.CacheWrite1h, 100), use(1, 1).With(waybill.CacheWrite1h, 100)},
+	} {
+		l := open(t, t.TempDir())
+		if err := l.AppendInvocations(t.Context(), load(1), []Row{fromGateway("1", at(5, 9, 0), tt.gateway), fromLog("1", at(5, 9, 0), tt.log)}); err != nil {
+			t.Fatal(err)
+		}
+		cells := october2026(t, l)
+		if len(cells) != 1 || cells[0].Calls != 1 || cells[0].Unknown != 0 || cells[0].Usage != tt.want {
+			t.Errorf("%s: %+v, want %v", tt.name, cells, tt.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/waybill-dev/waybill"
@@ -67,15 +68,13 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		j.bucket = b
 		return j
 	}
-	names := []string{c.ProductModel, j.usage.Model, c.ProductName}
+	endpoint, model, ok := waybill.Runtime, "", false
 	if j.usage.Dialect == ratecard.MantleKebab { // it has the id of the calls; the display name may have another id on the other endpoint
-		names[0], names[1] = names[1], names[0]
+		endpoint, model, ok = waybill.Mantle, j.usage.Model, true
 	}
-	var model string
-	var ok bool
-	for _, name := range names {
-		if model, ok = models.ID(name); ok {
-			break
+	for _, name := range []string{c.ProductModel, j.usage.Model, c.ProductName} {
+		if !ok {
+			model, ok = models.ID(name)
 		}
 	}
 	if !ok {
@@ -84,7 +83,7 @@ func judge(c waybill.ChargeTotal, models *ratecard.Models) charge {
 		return j
 	}
 	j.key = waybill.UsageKey{
-		Account: c.UsageAccount, Region: region(c, j.usage), Model: model, Kind: j.usage.Kind,
+		Account: c.UsageAccount, Region: region(c, j.usage), Endpoint: endpoint, Model: model, Kind: j.usage.Kind,
 		Tier: j.usage.Tier, Scope: j.usage.Scope.Group(), LongContext: j.usage.LongContext,
 	}
 	unit, ok := unitSize(c, j.usage)
@@ -166,15 +165,21 @@ func region(c waybill.ChargeTotal, u ratecard.UsageType) string {
 var singly = map[waybill.Kind]bool{waybill.InputImage: true, waybill.OutputImage: true, waybill.InputAudioSecond: true,
 	waybill.InputVideoSecond: true, waybill.VideoSecond: true, waybill.SearchUnit: true}
 
+// manyOf are the units that hold a thousand or a million of what is counted.
+var manyOf = regexp.MustCompile(`^(1k|1m|thousand|million|1,000|1,000,000) (?:tokens?|images?|seconds?|requests?|quer(?:y|ies)|search units?)$`)
+
 // unitSize is how many tokens (images, seconds) one unit of the charge is. It goes by
 // the row: units differ between dialects, and change within a month.
 func unitSize(c waybill.ChargeTotal, u ratecard.UsageType) (int64, bool) {
-	switch strings.ToLower(strings.TrimSpace(c.PricingUnit)) {
-	case "1k tokens", "1k token", "thousand tokens", "1,000 tokens":
+	unit := strings.ToLower(strings.TrimSpace(c.PricingUnit))
+	if m := manyOf.FindStringSubmatch(unit); m != nil {
+		if m[1] == "1m" || m[1] == "million" || m[1] == "1,000,000" {
+			return 1_000_000, true
+		}
 		return 1_000, true
-	case "1m tokens", "1m token", "million tokens", "1,000,000 tokens":
-		return 1_000_000, true
-	case "image", "images", "second", "seconds", "token", "tokens", "request", "requests", "query", "queries", "search unit", "textunit", "text unit":
+	}
+	switch unit {
+	case "image", "images", "second", "seconds", "token", "tokens", "request", "requests", "query", "queries", "search unit", "search units", "textunit", "text unit":
 		return 1, true
 	case "units", "unit", "":
 	default:

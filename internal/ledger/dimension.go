@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/ratecard"
 )
 
 // A Dimension is something other than a tag that a report can group by.
@@ -133,6 +134,10 @@ func (a *account) chargeKey(c charge, name string) Value {
 			return known(c.UsageAccount)
 		case "region":
 			return known(c.key.Region)
+		case "endpoint":
+			if c.bucket == "" && c.usage.Dialect != ratecard.Marketplace { // which tells of neither
+				return known(string(c.key.Endpoint))
+			}
 		case "profile":
 			if strings.Contains(c.ResourceID, "inference-profile/") {
 				return known(c.ResourceID)

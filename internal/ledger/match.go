@@ -36,6 +36,7 @@ type keyAccount struct {
 type account struct {
 	period     waybill.Period
 	card       *ratecard.Card
+	prices     pricer
 	cells      []waybill.UsageTotal
 	tags       map[string]waybill.Tags // of cells
 	chargeTags map[string]waybill.Tags
@@ -52,7 +53,7 @@ type account struct {
 	currency   string
 	ours       map[string]bool                                 // IAM principals of calls that are accounted for
 	logged     map[string]bool                                 // account/region pairs in which the log has calls
-	unknown    map[string]int64                                // calls whose usage is not known, by account/region/model
+	unknown    map[string]int64                                // calls whose usage is not known, by account/region/endpoint/model
 	gateway    map[string]bool                                 // accounts in which a gateway made calls in this period
 	rename     func(key, value string, day waybill.Day) string // nil, or ReportOptions.Rename
 }
@@ -82,10 +83,13 @@ func open(ctx context.Context, facts Facts, card *ratecard.Card, period waybill.
 		}
 		return keys[k]
 	}
-	a.enterCells(p, keyOf)
-	if err := a.enterCharges(totals, p.models, keyOf); err != nil {
+	if err := a.judgeAll(totals, p.models); err != nil {
 		return nil, err
 	}
+	p.pooled = a.tellEndpoints(p)
+	a.prices = p
+	a.enterCells(p, keyOf)
+	a.enterCharges(keyOf)
 	for _, k := range keys {
 		a.keys = append(a.keys, k)
 	}
@@ -110,7 +114,8 @@ func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount)
 	for i, c := range a.cells {
 		a.isBypass[i] = c.Sources == "log" && a.gateway[c.Account] && c.TagSet == ""
 		if c.Unknown > 0 && !a.isBypass[i] {
-			a.unknown[place(c.Account, c.Region, c.Model)] += c.Unknown
+			endpoint, model := p.billed(&c)
+			a.unknown[place(c.Account, c.Region, string(endpoint), model)] += c.Unknown
 		}
 		for key, s := range p.shares(&c) {
 			s.cell = i
@@ -125,20 +130,44 @@ func (a *account) enterCells(p pricer, keyOf func(waybill.UsageKey) *keyAccount)
 	}
 }
 
-// enterCharges judges the bill and puts each charge in its place.
-func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Models, keyOf func(waybill.UsageKey) *keyAccount) error {
-	strays := make(map[string]bool)
-	a.ours = make(map[string]bool)
-	for i, c := range a.cells {
-		if c.PrincipalARN == "" {
-			continue
-		}
-		if a.isBypass[i] {
-			strays[c.PrincipalARN] = true
-		} else {
-			a.ours[c.PrincipalARN] = true
+// tellEndpoints says what the bill tells of the two endpoints, whose calls bear charges of
+// their own. A usage type in AWS's own words tells which it is of; one of the Marketplace
+// does not. Where a model has charges of bedrock-mantle in an account and Region, what the
+// Marketplace charges there for it is of bedrock-runtime; elsewhere it is of both: those are
+// returned, by account/region/model.
+//
+// No call on bedrock-mantle says that it is global, and yet there are usage types that do.
+// Where calls do not tell, a charge goes to the calls there are.
+func (a *account) tellEndpoints(p pricer) (pooled map[string]bool) {
+	global, apart := make(map[string]bool), make(map[string]bool)
+	for _, c := range a.cells {
+		if c.Endpoint == waybill.Mantle && c.Scope == waybill.Global {
+			global[place(c.Account, c.Region, c.Model)] = true
 		}
 	}
+	for i := range a.charges {
+		c := &a.charges[i]
+		if k := &c.key; c.bucket == "" && k.Endpoint == waybill.Mantle {
+			apart[place(k.Account, k.Region, p.canonical(k.Model))] = true
+			if !global[place(k.Account, k.Region, k.Model)] {
+				k.Scope = waybill.Regional
+			}
+		}
+	}
+	pooled = make(map[string]bool)
+	for _, c := range a.charges {
+		if c.bucket != "" || c.usage.Dialect != ratecard.Marketplace {
+			continue
+		}
+		if where := place(c.key.Account, c.key.Region, p.canonical(c.key.Model)); !apart[where] {
+			pooled[where] = true
+		}
+	}
+	return pooled
+}
+
+// judgeAll judges the bill.
+func (a *account) judgeAll(totals []waybill.ChargeTotal, models *ratecard.Models) error {
 	for _, t := range totals {
 		if t.Claim == waybill.NotClaimed {
 			a.notClaimed[t.Currency] = a.notClaimed[t.Currency].Add(t.Cost)
@@ -151,25 +180,42 @@ func (a *account) enterCharges(totals []waybill.ChargeTotal, models *ratecard.Mo
 			}
 			a.currency = t.Currency
 		}
-		c := judge(t, models)
-		a.charges = append(a.charges, c)
+		a.charges = append(a.charges, judge(t, models))
 		a.billed = a.billed.Add(t.Cost)
 		a.hasBill = true
+	}
+	return nil
+}
+
+// enterCharges puts each charge in its place.
+func (a *account) enterCharges(keyOf func(waybill.UsageKey) *keyAccount) {
+	strays := make(map[string]bool)
+	a.ours = make(map[string]bool)
+	for i, c := range a.cells {
+		if c.PrincipalARN == "" {
+			continue
+		}
+		if a.isBypass[i] {
+			strays[c.PrincipalARN] = true
+		} else {
+			a.ours[c.PrincipalARN] = true
+		}
+	}
+	for _, c := range a.charges {
 		if c.bucket != "" {
 			a.loose = append(a.loose, c)
 			continue
 		}
 		k := keyOf(c.key)
 		switch {
-		case t.IAMPrincipal == "" || a.ours[t.IAMPrincipal]:
+		case c.IAMPrincipal == "" || a.ours[c.IAMPrincipal]:
 			k.ours = append(k.ours, c)
-		case strays[t.IAMPrincipal]:
+		case strays[c.IAMPrincipal]:
 			k.strays = append(k.strays, c)
 		default:
 			k.lost = append(k.lost, c)
 		}
 	}
-	return nil
 }
 
 // leftOut is the sum of the rows that are not Bedrock's, and the sums of those that are
@@ -191,7 +237,7 @@ func (a *account) leftOut(currency string) (sum waybill.Money, elsewhere map[str
 // lostBucket says why there is no call for a charge to a principal that nobody knows.
 func (a *account) lostBucket(c charge) Bucket {
 	switch {
-	case c.usage.Dialect == ratecard.MantleKebab:
+	case c.key.Endpoint == waybill.Mantle:
 		return MantleUnseen
 	case !a.logged[place(c.key.Account, c.key.Region)]:
 		return NotLogged

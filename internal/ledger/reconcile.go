@@ -16,8 +16,9 @@ import (
 type KeyLine struct {
 	Account   string
 	Region    string
-	Model     string // canonical id; empty for charges that no model bears
-	UsageType string // the usage kind, with "_long_context" where that is priced apart; the bill's own text for charges without a key
+	Endpoint  waybill.Endpoint // bedrock-mantle where the bill tells its calls apart; empty for charges without a key
+	Model     string           // canonical id; empty for charges that no model bears
+	UsageType string           // the usage kind, with "_long_context" where that is priced apart; the bill's own text for charges without a key
 	Tier      string
 	Scope     string // regional (plain and geographic profiles) or global
 
@@ -60,6 +61,8 @@ type Reconciliation struct {
 	// nobody knows, and those with usage that has no price. BypassCalls did not pass the
 	// gateway and carry no tag.
 	Calls, UnknownCalls, UnpricedCalls, BypassCalls int64
+	// MissingPrices are what UnpricedCalls need on the rate card.
+	MissingPrices []MissingPrice
 	// LoggedOnly and MeteredOnly count the calls that only one source told of.
 	LoggedOnly, MeteredOnly int64
 	BillRows                int64
@@ -121,6 +124,7 @@ func Reconcile(ctx context.Context, facts Facts, card *ratecard.Card, period way
 	for _, c := range a.charges {
 		r.BillRows += c.Rows
 	}
+	r.MissingPrices = a.missing()
 	var entries []entry
 	for _, k := range a.keys {
 		line, causes := a.explain(k, r.SettledThrough)
@@ -166,7 +170,7 @@ func (a *account) settledThrough() waybill.Day {
 
 // explain splits the variance of one key.
 func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry) {
-	line := KeyLine{Account: k.key.Account, Region: k.key.Region, Model: k.key.Model, UsageType: string(k.key.Kind),
+	line := KeyLine{Account: k.key.Account, Region: k.key.Region, Endpoint: k.key.Endpoint, Model: k.key.Model, UsageType: string(k.key.Kind),
 		Tier: k.key.Tier, Scope: string(k.key.Scope)}
 	if k.key.LongContext {
 		line.UsageType += "_long_context"
@@ -223,7 +227,7 @@ func (a *account) explain(k *keyAccount, settled waybill.Day) (KeyLine, []entry)
 		cause = Unpriced
 	}
 	short := QuantityDiffers
-	if a.unknown[place(k.key.Account, k.key.Region, k.key.Model)] > 0 && line.Quantity.Sign() > 0 {
+	if a.unknown[k.place()] > 0 && line.Quantity.Sign() > 0 {
 		short = UsageUnknown
 	}
 	return line, append(entries,
@@ -267,9 +271,7 @@ func (s *settlement) quantityByDay(k *keyAccount) (diff map[waybill.Day]waybill.
 		if !c.hasQty {
 			return nil, false
 		}
-		if c.usage.Dialect != ratecard.MantleKebab {
-			diff[c.Day] = diff[c.Day].Add(c.tokens)
-		}
+		diff[c.Day] = diff[c.Day].Add(c.tokens)
 	}
 	var all waybill.Quantity
 	for _, q := range diff {
@@ -331,7 +333,7 @@ func (a *account) quantities(k *keyAccount, s settlement, settled waybill.Day, p
 		r, ok := rate[d]
 		if !ok { // a day without calls has the price that they would have had
 			c := a.cells[k.shares[0].cell]
-			p, found := a.card.Rate(ratecard.Query{Model: k.key.Model, Region: k.key.Region, Scope: c.Scope, Kind: k.key.Kind,
+			p, found := a.card.Rate(ratecard.Query{Model: a.prices.model(&c), Region: k.key.Region, Scope: c.Scope, Kind: k.key.Kind,
 				Tier: k.key.Tier, ContextBucket: c.ContextBucket, Day: d})
 			if !found {
 				return waybill.Money{}
@@ -388,12 +390,20 @@ func roundingOf(rest waybill.Money, bill []charge, mine fraction) waybill.Money 
 	return waybill.Money{}
 }
 
+// place is where account.unknown has the key's calls.
+func (k *keyAccount) place() string {
+	return place(k.key.Account, k.key.Region, string(k.key.Endpoint), k.key.Model)
+}
+
 func (k *keyAccount) name() string {
 	text := string(k.key.Kind)
 	if k.key.LongContext {
 		text += "_long_context"
 	}
 	parts := []string{k.key.Model, text, k.key.Region}
+	if k.key.Endpoint == waybill.Mantle {
+		parts = append(parts, string(waybill.Mantle))
+	}
 	if k.key.Tier != waybill.TierStandard {
 		parts = append(parts, k.key.Tier)
 	}
@@ -414,7 +424,11 @@ func (a *account) rates(k *keyAccount, s settlement) string {
 	for _, c := range s.bill {
 		unit, ok := unitSize(c.ChargeTotal, c.usage)
 		if r, err := waybill.ParseRate(c.UnblendedRate, 1); err == nil && ok && 1_000_000%unit == 0 {
-			theirs = append(theirs, r.Per(1_000_000/unit))
+			text := r.Per(1_000_000 / unit)
+			if c.usage.Detail != "" {
+				text += " (" + c.usage.Detail + ")"
+			}
+			theirs = append(theirs, text)
 		}
 	}
 	slices.Sort(ours)

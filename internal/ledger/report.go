@@ -78,7 +78,8 @@ type Statement struct {
 	// NotClaimedElse are the sums of rows that are not Bedrock's, in currencies other than
 	// Currency.
 	NotClaimedElse map[string]waybill.Money
-	Refused        int64 // calls that the gateway refused: they never left, and cost nothing
+	MissingPrices  []MissingPrice // what the calls with usage that has no price need on the rate card
+	Refused        int64          // calls that the gateway refused: they never left, and cost nothing
 	Notes          []string
 }
 
@@ -101,6 +102,7 @@ func Report(ctx context.Context, facts Facts, card *ratecard.Card, o ReportOptio
 		s.Currency, s.Billed, s.HasBill = card.Currency(), waybill.Money{}, false // the bill is no measure for it
 	}
 	s.NotClaimed, s.NotClaimedElse = a.leftOut(s.Currency)
+	s.MissingPrices = a.missing()
 	if o.Rename != nil {
 		a.rename, s.Renamed = o.Rename, cmp.Or(o.Renamed, "renamed")
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/waybill-dev/waybill"
-	"github.com/waybill-dev/waybill/internal/ratecard"
 )
 
 // A settlement is one key's dollars given out: to the shares of calls, and to buckets.
@@ -34,12 +33,9 @@ func (f fraction) of(m waybill.Money) waybill.Money {
 	return m
 }
 
-// isFree reports whether a charge is to nobody by name, and any call may have made it.
-// The log never tells of bedrock-mantle: what is charged there is of calls of ours, or of
-// calls that nobody has seen: if none of ours was there, it is no charge of ours.
-func (c *charge) isFree() bool {
-	return c.IAMPrincipal == "" && c.usage.Dialect != ratecard.MantleKebab
-}
+// isFree reports whether a charge is to nobody by name, and any call of its key may have
+// made it.
+func (c *charge) isFree() bool { return c.IAMPrincipal == "" }
 
 // settle gives out the charges of a key. The charges to our principals go to the calls in
 // their names, in proportion to metered cost; if some of them have no price, in proportion
@@ -59,22 +55,16 @@ func (a *account) settle(k *keyAccount) settlement {
 	var toOthers waybill.Money
 	for _, c := range k.strays {
 		s.unmet = append(s.unmet, entry{Bypass, c.Cost, c.IAMPrincipal})
-		if c.usage.Dialect != ratecard.MantleKebab {
-			toOthers = toOthers.Add(c.Cost)
-		}
+		toOthers = toOthers.Add(c.Cost)
 	}
 	for _, c := range k.lost {
 		s.unmet = append(s.unmet, entry{a.lostBucket(c), c.Cost, c.IAMPrincipal})
 	}
-	seenThere := slices.ContainsFunc(s.takers, func(h share) bool { return a.cells[h.cell].Endpoint == waybill.Mantle })
 	var named, free waybill.Money
 	for _, c := range k.ours {
 		switch {
-		case c.usage.Dialect == ratecard.MantleKebab && !seenThere:
-			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
-			continue
 		case len(s.takers) == 0 && (len(s.others) == 0 || !c.isFree()):
-			s.unmet = append(s.unmet, entry{a.emptyBucket(k, c), c.Cost, firstOf(c.IAMPrincipal, c.label)})
+			s.unmet = append(s.unmet, entry{a.emptyBucket(k), c.Cost, firstOf(c.IAMPrincipal, c.label)})
 			continue
 		case c.isFree():
 			free = free.Add(c.Cost)
@@ -156,11 +146,11 @@ func (s *settlement) accounted() fraction {
 }
 
 // emptyBucket says why a charge to us, or to nobody named, finds no call in its key.
-func (a *account) emptyBucket(k *keyAccount, c charge) Bucket {
+func (a *account) emptyBucket(k *keyAccount) Bucket {
 	switch {
-	case a.unknown[place(k.key.Account, k.key.Region, k.key.Model)] > 0:
+	case a.unknown[k.place()] > 0:
 		return UsageUnknown
-	case c.usage.Dialect == ratecard.MantleKebab:
+	case k.key.Endpoint == waybill.Mantle:
 		return MantleUnseen
 	case !a.logged[place(k.key.Account, k.key.Region)]:
 		return NotLogged

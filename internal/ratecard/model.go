@@ -20,8 +20,8 @@ type Models struct {
 }
 
 // KnownModels is the table that comes with Waybill, with the ids of more models, such
-// as those of a rate card or of the calls of a month. Of two ids with the same words
-// the one that sorts first stands.
+// as those of a rate card or of the calls of a month. Of two ids with the same words the
+// one that sorts first stands.
 func KnownModels(ids ...string) (*Models, error) {
 	m := &Models{exact: make(map[string]string), words: make(map[string]string)}
 	r := csv.NewReader(strings.NewReader(modelsCSV))
@@ -32,21 +32,40 @@ func KnownModels(ids ...string) (*Models, error) {
 	}
 	for _, row := range rows[1:] {
 		m.exact[strings.ToLower(row[0])] = row[1]
+	}
+	for _, row := range rows[1:] {
 		m.add(row[1])
 	}
+	m.Learn(ids...)
+	return m, nil
+}
+
+// Learn adds ids of models. What is known already stands: no id takes from another a name
+// or words that both have.
+func (m *Models) Learn(ids ...string) {
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
 	for _, id := range ids {
 		m.add(id)
 	}
-	return m, nil
 }
 
 func (m *Models) add(id string) {
-	m.exact[strings.ToLower(id)] = id
+	if lower := strings.ToLower(id); m.exact[lower] == "" {
+		m.exact[lower] = id
+	}
 	if w := nameWords(id); m.words[w] == "" {
 		m.words[w] = id
 	}
+}
+
+// Canonical is the id that stands for all that the bill may call a model by: of ids with
+// the same words, such as those that one model has on the two endpoints, it is one.
+func (m *Models) Canonical(id string) string {
+	if to := m.words[nameWords(id)]; to != "" {
+		return to
+	}
+	return id
 }
 
 // ID is the model id of a billing name ("Claude4.6Sonnet", "Claude Sonnet 4.6

@@ -94,6 +94,19 @@ func TestModelNames(t *testing.T) {
 		{"Llama 4 Maverick 17B", "meta.llama4-maverick-17b-instruct-v1:0"},
 		{"gpt-5.6-terra", "openai.gpt-5.6-terra"},
 		{"openai.gpt-5.6-terra", "openai.gpt-5.6-terra"},
+		{"NovaReel", "amazon.nova-reel-v1:0"},
+		{"amazon.nova-reel-v1:1", "amazon.nova-reel-v1:0"},
+		{"NovaCanvas", "amazon.nova-canvas-v1:0"},
+		{"TitanImageGeneratorG1", "amazon.titan-image-generator-v1"},
+		{"TitanImageGeneratorG1V2", "amazon.titan-image-generator-v2:0"},
+		{"Titan Image Generator G1 v2", "amazon.titan-image-generator-v2:0"},
+		{"Ray-V2", "luma.ray-v2:0"},
+		{"Cohere Rerank 3.5 (Amazon Bedrock Edition)", "cohere.rerank-v3-5:0"},
+		{"AmazonRerank-v1", "amazon.rerank-v1:0"},
+		{"Stable Image Core (Amazon Bedrock Edition)", "stability.stable-image-core-v1:0"},
+		{"Stable Image Ultra 1.1", "stability.stable-image-ultra-v1:1"},
+		{"Stable Diffusion 3.5 Large", "stability.sd3-5-large-v1:0"},
+		{"TwelveLabs Pegasus 1.2", "twelvelabs.pegasus-1-2-v1:0"},
 		{"Claude Sonnet 9", ""},
 		{"Nova", ""},
 		{"", ""},
@@ -101,6 +114,27 @@ func TestModelNames(t *testing.T) {
 		got, ok := m.ID(tt.name)
 		if got != tt.want || ok != (tt.want != "") {
 			t.Errorf("ID(%q) = %q, %v; want %q", tt.name, got, ok, tt.want)
+		}
+	}
+}
+
+// An id that a card or a call brings takes no billing name from the table, and none from
+// an id that came before it.
+func TestTableOfBillingNamesStands(t *testing.T) {
+	m, err := KnownModels("gpt-oss-20b", "openai.gpt-oss-20b", "x.new-1-v1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Learn("x.new-1", "claude4.6sonnet", "anthropic.claude-haiku-4-5")
+	for name, want := range map[string]string{"gpt-oss-20b": "openai.gpt-oss-20b-1:0", "openai.gpt-oss-20b": "openai.gpt-oss-20b-1:0",
+		"Claude4.6Sonnet": "anthropic.claude-sonnet-4-6", "New 1": "x.new-1-v1:0", "x.new-1": "x.new-1", "Claude Haiku 4.5": "anthropic.claude-haiku-4-5-20251001-v1:0"} {
+		if got, _ := m.ID(name); got != want {
+			t.Errorf("ID(%q) = %q, want %q", name, got, want)
+		}
+	}
+	for id, want := range map[string]string{"x.new-1": "x.new-1-v1:0", "anthropic.claude-haiku-4-5": "anthropic.claude-haiku-4-5-20251001-v1:0", "y.unheard-of": "y.unheard-of"} {
+		if got := m.Canonical(id); got != want {
+			t.Errorf("Canonical(%q) = %q, want %q", id, got, want)
 		}
 	}
 }

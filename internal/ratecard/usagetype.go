@@ -31,7 +31,10 @@ type UsageType struct {
 	Tier         string
 	Scope        waybill.Scope
 	LongContext  bool
-	Unparsed     string // what is left over; the row goes to a bucket of its own
+	// Detail is what the usage type says of images and videos, which calls do not tell and
+	// prices depend on: "T2I-1024-Premium", "T2V-Medfps-HDRes".
+	Detail   string
+	Unparsed string // what is left over; the row goes to a bucket of its own
 }
 
 // Tokens reports whether the usage type counts tokens a call can have used.
@@ -58,6 +61,9 @@ var (
 	guardrailA     = regexp.MustCompile(`(?i)^Guardrail(?:Checks)?-(\w+?)UnitsConsumed$`)
 	consumptionA   = regexp.MustCompile(`(?i)^[A-Za-z-]+:Consumption-based:(.+)$`)
 	importA        = regexp.MustCompile(`(?i)^CustomModelImport-(.+)$`)
+	imageA         = regexp.MustCompile(`(?i)^(.+?)-((?:T2I|I2I)-[0-9]+-(?:Standard|Premium))((?:-.+)?)$`)
+	videoA         = regexp.MustCompile(`(?i)^(.+?)-((?:(?:T2V|I2V)-)?[A-Z]+fps-[A-Z]+Res)((?:-.+)?)$`)
+	searchA        = regexp.MustCompile(`(?i)(^|-)(nova-grounding|web-search|web-grounding)(-|$)`)
 )
 
 // kebabKinds are the kind tokens of the runtime dialect, longest first among those
@@ -163,6 +169,9 @@ func parseKebab(u UsageType, rest string) UsageType {
 	case match(guardrailA, rest, func(m []string) { u.Kind = waybill.Kind("guardrail_unit:" + m[1]) }):
 	case match(consumptionA, rest, func(m []string) { u.Kind = waybill.Kind("consumption:" + m[1]) }):
 	case match(importA, rest, func(m []string) { u.Kind = waybill.Kind("custom_import:" + m[1]) }):
+	case match(imageA, rest, func(m []string) { u.Model, u.Kind, u.Detail = m[1], waybill.OutputImage, m[2]; u.modifiers(m[3]) }):
+	case match(videoA, rest, func(m []string) { u.Model, u.Kind, u.Detail = m[1], waybill.VideoSecond, m[2]; u.modifiers(m[3]) }):
+	case match(searchA, rest, func([]string) { u.Kind = waybill.SearchUnit }): // of no model that it names
 	default:
 		u.Kind, u.Unparsed = Other, rest
 	}
@@ -258,8 +267,14 @@ func parseMarketplace(prefix, body string) UsageType {
 		u.Kind = waybill.InputImage
 	case starts("created_image", "outputimage", "output_image"):
 		u.Kind = waybill.OutputImage
-	case starts("search_unit"):
+	case starts("search_unit", "searchunit", "searchquer", "search_quer", "web_search", "websearch"):
 		u.Kind = waybill.SearchUnit
+	case starts("inputvideosecond", "input_video_second"):
+		u.Kind = waybill.InputVideoSecond
+	case starts("inputaudiosecond", "input_audio_second"):
+		u.Kind = waybill.InputAudioSecond
+	case starts("created_video", "outputvideosecond", "output_video_second"):
+		u.Kind = waybill.VideoSecond
 	default:
 		u.Kind, u.Unparsed = Other, body
 		return u

@@ -41,7 +41,7 @@ func StatementJSON(w io.Writer, s *ledger.Statement) error {
 	}
 	out := object{"version": Version, "period": s.Period, "basis": s.Basis, "reason": s.Reason, "by": s.By, "currency": s.Currency,
 		"rows": rows, "elsewhere": s.Elsewhere, "unattributed": s.Unattributed, "buckets": buckets, "total": s.Total, "billed": s.Billed,
-		"not_claimed": s.NotClaimed, "refused": s.Refused}
+		"not_claimed": s.NotClaimed, "refused": s.Refused, "missing_prices": missing(s.MissingPrices)}
 	if s.Renamed != "" {
 		out["reorganised"] = s.Renamed
 	}
@@ -68,6 +68,15 @@ func evidence(list []ledger.Evidence) []object {
 	return out
 }
 
+func missing(list []ledger.MissingPrice) []object {
+	out := make([]object, 0, len(list))
+	for _, m := range list {
+		out = append(out, object{"model": m.Model, "region": m.Region, "scope": m.Scope, "usage_kind": m.UsageKind, "tier": m.Tier, "endpoint": m.Endpoint,
+			"calls": m.Calls, "usage_types": append([]string{}, m.UsageTypes...), "other": m.Other})
+	}
+	return out
+}
+
 // ReconciliationJSON writes a reconciliation.
 func ReconciliationJSON(w io.Writer, r *ledger.Reconciliation) error {
 	buckets := make([]object, 0, len(r.Buckets))
@@ -77,7 +86,7 @@ func ReconciliationJSON(w io.Writer, r *ledger.Reconciliation) error {
 	keys := make([]object, 0, len(r.Keys))
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		keys = append(keys, object{"account": k.Account, "region": k.Region, "model": k.Model, "usage_type": k.UsageType, "tier": k.Tier, "scope": k.Scope,
+		keys = append(keys, object{"account": k.Account, "region": k.Region, "endpoint": k.Endpoint, "model": k.Model, "usage_type": k.UsageType, "tier": k.Tier, "scope": k.Scope,
 			"metered": k.Metered, "billed": k.Billed, "variance": k.Variance(), "quantity_variance": k.Quantity, "rate_variance": k.Rate,
 			"timing": k.Timing, "rounding": k.Rounding, "unmatched": k.Unmatched, "metered_quantity": k.MeteredQuantity, "billed_quantity": k.BilledQuantity,
 			"bill_rows": k.Rows, "calls": k.Calls})
@@ -85,7 +94,7 @@ func ReconciliationJSON(w io.Writer, r *ledger.Reconciliation) error {
 	out := object{"version": Version, "period": r.Period, "currency": r.Currency, "metered": r.Metered, "billed": r.Billed, "variance": r.Variance,
 		"buckets": buckets, "keys": keys, "not_claimed": r.NotClaimed, "not_claimed_rows": r.NotClaimedRows, "calls": r.Calls, "unknown": r.UnknownCalls,
 		"unpriced": r.UnpricedCalls, "bypass_calls": r.BypassCalls, "log_only": r.LoggedOnly, "gateway_only": r.MeteredOnly, "bill_rows": r.BillRows,
-		"settled_through": r.SettledThrough.String(), "over_tolerance": r.OverTolerance()}
+		"missing_prices": missing(r.MissingPrices), "settled_through": r.SettledThrough.String(), "over_tolerance": r.OverTolerance()}
 	if len(r.NotClaimedElse) > 0 {
 		out["not_claimed_else"] = r.NotClaimedElse
 	}

@@ -70,7 +70,8 @@ func StatementText(w io.Writer, s *ledger.Statement) {
 		fmt.Fprintf(w, "! the usage of %s of %s calls is not known\n", grouped(unknown), grouped(calls))
 	}
 	if unpriced > 0 {
-		fmt.Fprintf(w, "! %s of %s calls have usage without a price on the rate card\n", grouped(unpriced), grouped(calls))
+		fmt.Fprintf(w, "! %s of %s calls have usage without a price on the rate card:\n", grouped(unpriced), grouped(calls))
+		missingPrices(w, s.MissingPrices)
 	}
 	t := newTable(w)
 	head := table.Row{}
@@ -170,6 +171,17 @@ func clip(s string, n int) string {
 	return s
 }
 
+// missingPrices lists lines that the rate card lacks, the first few of them.
+func missingPrices(w io.Writer, list []ledger.MissingPrice) {
+	const few = 5
+	for _, m := range list[:min(len(list), few)] {
+		fmt.Fprintf(w, "  %s (%s calls)\n", m, grouped(m.Calls))
+	}
+	if len(list) > few {
+		fmt.Fprintf(w, "  and %d more: --output json has all\n", len(list)-few)
+	}
+}
+
 // meanings say in a few words what a bucket is.
 var meanings = map[ledger.Bucket]string{
 	ledger.Bypass: "calls that went round the gateway and carry no tag", ledger.NotLogged: "used in a Region without logging, not by us",
@@ -188,6 +200,11 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 	fmt.Fprintf(w, "%s: billed %s, metered %s, variance %s %s (bill settled through %s)\n", r.Period, r.Billed, r.Metered, r.Variance, r.Currency, r.SettledThrough)
 	fmt.Fprintf(w, "%s calls: %s known from both sides, %s from the gateway alone, %s from the log alone; %s rows of the bill\n\n", grouped(r.Calls),
 		grouped(r.Calls-r.LoggedOnly-r.MeteredOnly), grouped(r.MeteredOnly), grouped(r.LoggedOnly), grouped(r.BillRows))
+	if r.UnpricedCalls > 0 {
+		fmt.Fprintf(w, "! %s of %s calls have usage without a price on the rate card:\n", grouped(r.UnpricedCalls), grouped(r.Calls))
+		missingPrices(w, r.MissingPrices)
+		fmt.Fprintln(w)
+	}
 	if len(r.Buckets) == 0 {
 		fmt.Fprintln(w, "Nothing to explain: every dollar of the bill is metered.")
 		return
@@ -219,6 +236,9 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 		}
 		shown++
 		usage := k.UsageType
+		if k.Endpoint == waybill.Mantle {
+			usage += " mantle"
+		}
 		if k.Scope == "global" {
 			usage += " global"
 		}
@@ -238,11 +258,11 @@ func ReconciliationText(w io.Writer, r *ledger.Reconciliation, all bool) {
 // ReconciliationCSV writes the keys.
 func ReconciliationCSV(w io.Writer, r *ledger.Reconciliation) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"account", "region", "model", "usage_type", "tier", "scope", "metered", "billed", "quantity_variance", "rate_variance", "timing", "rounding", "unmatched"}) // Flush tells
+	c.Write([]string{"account", "region", "model", "usage_type", "tier", "scope", "metered", "billed", "quantity_variance", "rate_variance", "timing", "rounding", "unmatched", "endpoint"}) // Flush tells
 	for i := range r.Keys {
 		k := &r.Keys[i]
 		c.Write([]string{k.Account, k.Region, k.Model, k.UsageType, k.Tier, k.Scope, k.Metered.String(), k.Billed.String(), k.Quantity.String(), k.Rate.String(),
-			k.Timing.String(), k.Rounding.String(), k.Unmatched.String()})
+			k.Timing.String(), k.Rounding.String(), k.Unmatched.String(), string(k.Endpoint)})
 	}
 	c.Flush()
 	return c.Error()

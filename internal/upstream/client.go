@@ -52,6 +52,14 @@ type address struct {
 // kept: AWS has closed it meanwhile.
 var errUnused = errors.New("the connection was closed by AWS while it was not used")
 
+// A notSent error is that of a call of which nothing that AWS could act on has left.
+type notSent struct{ error }
+
+func (e notSent) Unwrap() error { return e.error }
+
+// NotSent tells so: whoever made the call knows that it has cost nothing.
+func (e notSent) NotSent() bool { return true }
+
 // RoundTrip makes one call. Its errors are those of the network, and of the context that
 // ended it.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -127,7 +135,10 @@ func (c *Client) take(r *http.Request) (_ *conn, kept bool, err error) {
 		cn.Close()
 	}
 	cn, err := c.dial(r, to)
-	return cn, false, err
+	if err != nil {
+		return nil, false, notSent{err}
+	}
+	return cn, false, nil
 }
 
 func (c *Client) idleTimeout() time.Duration {

@@ -14,6 +14,12 @@ variable "waybill_vpc_endpoints" {
   default     = []
 }
 
+variable "waybill_role_name" {
+  description = "Name of the role under which the gateway calls Bedrock; one that the guard's roles match"
+  type        = string
+  default     = "bedrock"
+}
+
 # Nobody but the gateway reaches Bedrock.
 resource "aws_organizations_policy" "waybill_scp" {
   name        = "waybill-scp"
@@ -73,22 +79,30 @@ resource "aws_organizations_policy" "waybill_scp" {
         "Action": [
           "bedrock:InvokeAgent",
           "bedrock:InvokeInlineAgent",
+          "bedrock:InvokeBuilder",
           "bedrock:InvokeTool",
+          "bedrock-mantle:CreateAgentSession*",
           "bedrock:InvokeFlow",
           "bedrock:StartFlowExecution",
           "bedrock:Retrieve*",
+          "bedrock:AgenticRetrieve*",
           "bedrock:GenerateQuery",
           "bedrock:StartIngestionJob",
           "bedrock:IngestKnowledgeBaseDocuments",
           "bedrock:InvokeDataAutomation*",
           "bedrock:InvokeBlueprint*",
           "bedrock:OptimizePrompt",
+          "bedrock:CreateAdvancedPromptOptimizationJob",
           "bedrock:CreateModelCustomizationJob",
           "bedrock:CreateEvaluationJob",
           "bedrock:CreateModelEvaluationJob",
           "bedrock:CreateProvisionedModelThroughput",
           "bedrock:CreateCustomModelDeployment",
-          "bedrock-mantle:CreateFineTuningJob"
+          "bedrock:CreateMarketplaceModelEndpoint",
+          "bedrock:UpdateMarketplaceModelEndpoint",
+          "bedrock-mantle:CreateFineTuningJob",
+          "bedrock-mantle:CreateReservation",
+          "bedrock-mantle:UpdateReservation"
         ],
         "Resource": "*",
         "Condition": {
@@ -104,7 +118,11 @@ resource "aws_organizations_policy" "waybill_scp" {
       {
         "Sid": "WaybillClosedGuardrails",
         "Effect": "Deny",
-        "Action": "bedrock:ApplyGuardrail",
+        "Action": [
+          "bedrock:ApplyGuardrail",
+          "bedrock:InvokeGuardrailChecks",
+          "bedrock:InvokeAutomatedReasoningPolicy"
+        ],
         "Resource": "*",
         "Condition": {
           "ArnNotLike": {
@@ -141,16 +159,20 @@ resource "aws_organizations_policy" "waybill_scp" {
           }
         }
       },
-      # whoever could make or change a role that may pass could pass: only administrators do
+      # whoever could make or change the gateway's role, or one that may pass, could pass: only administrators do
       {
         "Sid": "WaybillRolesAreOurs",
         "Effect": "Deny",
         "Action": [
           "iam:AttachRolePolicy",
           "iam:CreateRole",
+          "iam:DeleteRolePermissionsBoundary",
           "iam:DeleteRolePolicy",
           "iam:DetachRolePolicy",
+          "iam:PutRolePermissionsBoundary",
           "iam:PutRolePolicy",
+          "iam:TagRole",
+          "iam:UntagRole",
           "iam:UpdateAssumeRolePolicy"
         ],
         "Resource": [
@@ -158,7 +180,26 @@ resource "aws_organizations_policy" "waybill_scp" {
           "arn:aws:iam::*:role/service-role/AmazonBedrockExecutionRoleForAgents_*",
           "arn:aws:iam::111122223333:role/batch",
           "arn:aws:iam::111122223333:role/waybill/bedrock",
-          "arn:aws:iam::111122223333:role/waybill/bedrock-?"
+          "arn:aws:iam::111122223333:role/waybill/bedrock-?",
+          "arn:aws:iam::111122223333:role/waybill/gateway"
+        ],
+        "Condition": {
+          "ArnNotLike": {
+            "aws:PrincipalArn": [
+              "arn:aws:iam::*:role/platform",
+              "arn:aws:iam::111122223333:user/root-ops"
+            ]
+          }
+        }
+      },
+      # whoever could hand the gateway's role to a machine or function of theirs could call as the gateway: only administrators do
+      {
+        "Sid": "WaybillGatewayIsOurs",
+        "Effect": "Deny",
+        "Action": "iam:PassRole",
+        "Resource": [
+          "arn:aws:iam::*:role/break-glass",
+          "arn:aws:iam::111122223333:role/waybill/gateway"
         ],
         "Condition": {
           "ArnNotLike": {
@@ -205,7 +246,7 @@ resource "aws_organizations_policy_attachment" "waybill_scp" {
 
 # Only the gateway becomes these roles, with tags that say whose call it is.
 resource "aws_iam_role" "waybill_bedrock" {
-  name        = "bedrock"
+  name        = var.waybill_role_name
   path        = "/waybill/"
   description = "Only the gateway becomes these roles, with tags that say whose call it is"
   assume_role_policy = jsonencode({
@@ -289,12 +330,37 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
           "arn:aws:bedrock:*:111122223333:project/default"
         ]
       },
+      # stored responses on bedrock-runtime are read, cancelled and deleted on the project
+      {
+        "Sid": "WaybillStored",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke"
+        ],
+        "Resource": "arn:aws:bedrock:*:111122223333:project/default"
+      },
       # models on bedrock-mantle, which authorizes on the project
       {
         "Sid": "WaybillMantle",
         "Effect": "Allow",
+        "Action": "bedrock-mantle:CreateInference",
+        "Resource": "arn:aws:bedrock-mantle:*:111122223333:project/*",
+        "Condition": {
+          "StringLike": {
+            "bedrock-mantle:Model": [
+              "anthropic.*",
+              "amazon.nova-?*"
+            ]
+          }
+        }
+      },
+      # stored responses on bedrock-mantle
+      {
+        "Sid": "WaybillMantleStored",
+        "Effect": "Allow",
         "Action": [
-          "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",
           "bedrock-mantle:DeleteInference"
@@ -326,6 +392,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -341,6 +408,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -356,6 +424,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -374,6 +443,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -405,6 +475,9 @@ resource "aws_vpc_endpoint_policy" "waybill_vpc_endpoint" {
         "Action": [
           "bedrock:InvokeModel",
           "bedrock:InvokeModelWithResponseStream",
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke",
           "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",
@@ -436,6 +509,9 @@ resource "aws_vpc_endpoint_policy" "waybill_vpc_endpoint" {
         "Action": [
           "bedrock:InvokeModel",
           "bedrock:InvokeModelWithResponseStream",
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke",
           "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",

@@ -14,6 +14,12 @@ variable "waybill_vpc_endpoints" {
   default     = []
 }
 
+variable "waybill_role_name" {
+  description = "Name of the role under which the gateway calls Bedrock; one that the guard's roles match"
+  type        = string
+  default     = "bedrock-one"
+}
+
 # Nobody but the gateway reaches Bedrock.
 resource "aws_organizations_policy" "waybill_scp" {
   name        = "waybill-scp"
@@ -47,10 +53,13 @@ resource "aws_organizations_policy" "waybill_scp" {
           "bedrock:CreateModelInvocationJob",
           "bedrock:InvokeAgent",
           "bedrock:InvokeInlineAgent",
+          "bedrock:InvokeBuilder",
           "bedrock:InvokeTool",
+          "bedrock-mantle:CreateAgentSession*",
           "bedrock:InvokeFlow",
           "bedrock:StartFlowExecution",
           "bedrock:Retrieve*",
+          "bedrock:AgenticRetrieve*",
           "bedrock:GenerateQuery",
           "bedrock:StartIngestionJob",
           "bedrock:IngestKnowledgeBaseDocuments"
@@ -91,7 +100,7 @@ resource "aws_organizations_policy_attachment" "waybill_scp" {
 
 # Only the gateway becomes these roles, with tags that say whose call it is.
 resource "aws_iam_role" "waybill_bedrock" {
-  name        = "bedrock-one"
+  name        = var.waybill_role_name
   path        = "/waybill/"
   description = "Only the gateway becomes these roles, with tags that say whose call it is"
   assume_role_policy = jsonencode({
@@ -152,12 +161,29 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
           "arn:aws:bedrock:*:111122223333:project/default"
         ]
       },
+      # stored responses on bedrock-runtime are read, cancelled and deleted on the project
+      {
+        "Sid": "WaybillStored",
+        "Effect": "Allow",
+        "Action": [
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke"
+        ],
+        "Resource": "arn:aws:bedrock:*:111122223333:project/default"
+      },
       # models on bedrock-mantle, which authorizes on the project
       {
         "Sid": "WaybillMantle",
         "Effect": "Allow",
+        "Action": "bedrock-mantle:CreateInference",
+        "Resource": "arn:aws:bedrock-mantle:*:111122223333:project/*"
+      },
+      # stored responses on bedrock-mantle
+      {
+        "Sid": "WaybillMantleStored",
+        "Effect": "Allow",
         "Action": [
-          "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",
           "bedrock-mantle:DeleteInference"
@@ -189,6 +215,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -204,6 +231,7 @@ resource "aws_iam_role_policy" "waybill_role_permissions" {
         "Effect": "Deny",
         "Action": [
           "bedrock:InvokeModel*",
+          "bedrock:Rerank",
           "bedrock-mantle:CreateInference"
         ],
         "Resource": "*",
@@ -235,6 +263,9 @@ resource "aws_vpc_endpoint_policy" "waybill_vpc_endpoint" {
         "Action": [
           "bedrock:InvokeModel",
           "bedrock:InvokeModelWithResponseStream",
+          "bedrock:GetInvoke",
+          "bedrock:CancelInvoke",
+          "bedrock:DeleteInvoke",
           "bedrock-mantle:CreateInference",
           "bedrock-mantle:GetInference",
           "bedrock-mantle:CancelInference",

@@ -301,3 +301,119 @@ func TestWithin(t *testing.T) {
 		t.Errorf("thirty headers: %q, %v", got, err)
 	}
 }
+
+// What is no text, in an error's name or in what a caller calls a call, reaches the caller,
+// the record and the metrics without harm.
+func TestNamesThatAreNoText(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	s := newStand(t, nil)
+	s.gw.Metrics = gateway.NewMetrics(registry)
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		a := answered(r, 400, `{"message":"x"}`)
+		a.Header.Set("X-Amzn-Errortype", "Bad\xff")
+		return a, nil
+	}}
+	a, text := s.post(t, answerPath, hello, map[string]string{"Traceparent": "00-\xff", "Amz-Sdk-Invocation-Id": "\xfe"})
+	if a.StatusCode != 400 || text != `{"message":"x"}` || a.Header.Get("X-Amzn-Errortype") != "Bad\xff" {
+		t.Errorf("%d %s, %q", a.StatusCode, text, a.Header.Get("X-Amzn-Errortype"))
+	}
+	records := s.records(t)
+	if len(records) != 1 || records[0].Outcome != waybill.Failed || !strings.HasPrefix(records[0].ErrorCode, "Bad") {
+		t.Errorf("recorded as %+v", records)
+	}
+	if n, err := testutil.GatherAndCount(registry, "gen_ai_server_request_duration_seconds"); err != nil || n != 1 {
+		t.Errorf("%d series of durations, %v", n, err)
+	}
+}
+
+// A look at what was made in a project is made in that project.
+func TestLooksNameTheirProject(t *testing.T) {
+	s := onBoth(t, func(_ *fakeaws.Config, c *gateway.Config) {
+		c.Targets = []gateway.Target{{When: condition(t, "{endpoint: bedrock-mantle}"), Project: "proj_abc"}}
+	})
+	a, text := s.post(t, "/v1/responses", `{"model":"openai.gpt-oss-120b","background":true,"input":"hi"}`, nil)
+	if a.StatusCode != 200 {
+		t.Fatalf("%d %s", a.StatusCode, text)
+	}
+	_, id, _ := strings.Cut(text, `"id":"resp_`)
+	id, _, _ = strings.Cut(id, `"`)
+	for _, do := range []struct{ method, path string }{{"GET", ""}, {"POST", "/cancel"}, {"DELETE", ""}} {
+		r, err := http.NewRequestWithContext(t.Context(), do.method, s.url+"/v1/responses/resp_"+id+do.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+s.token)
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != 200 {
+			t.Errorf("%s %s: %d", do.method, do.path, a.StatusCode)
+		}
+	}
+	calls := s.world.Calls()
+	if len(calls) != 4 {
+		t.Errorf("%d calls reached AWS", len(calls))
+	}
+	for _, c := range calls {
+		if c.Project != "proj_abc" {
+			t.Errorf("%s was made in project %q", c.Operation, c.Project)
+		}
+	}
+}
+
+// New limits count the calls that are under way already.
+func TestNewLimitsCountCallsUnderWay(t *testing.T) {
+	s := newStand(t, nil)
+	began, end := make(chan struct{}), make(chan struct{})
+	s.gw.Client = &holding{catcher: new(catcher), began: began, end: end}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 200 {
+			t.Errorf("the call under way: %d %s", a.StatusCode, text)
+		}
+	})
+	<-began
+	for _, limits := range []gateway.Limits{{Calls: 1}, {Calls: 1, BodyBytes: 50_000_000}} {
+		s.gw.Reload(configOf(t, func(c *gateway.Config) { c.Limits = limits }))
+		if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1510") {
+			t.Errorf("a second call where one may be: %d %s", a.StatusCode, text)
+		}
+	}
+	close(end)
+	wg.Wait()
+	s.gw.Wait()
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 200 {
+		t.Errorf("once it is over: %d %s", a.StatusCode, text)
+	}
+}
+
+// A call that finds nobody to speak TLS with has not left: it has used nothing, which is
+// known.
+func TestNoTLSThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	s := newStand(t, func(_ *fakeaws.Config, c *gateway.Config) {
+		c.Upstream = map[waybill.Endpoint]string{waybill.Runtime: "https://" + l.Addr().String()}
+	})
+	if a, text := s.post(t, answerPath, hello, nil); a.StatusCode != 503 || !strings.Contains(text, "WB1502") {
+		t.Errorf("%d %s", a.StatusCode, text)
+	}
+	records := s.records(t)
+	if len(records) != 1 || !records[0].Usage.Known || records[0].Outcome != waybill.Failed {
+		t.Errorf("recorded as %+v", records)
+	}
+}
