@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -32,15 +33,82 @@ func slowCode(err error) string {
 // lifetime is the context of the way to AWS: it ends with the call's time, and by cut,
 // with a cause. The caller may hang up; what AWS does for it is billed, so the call goes on.
 func (c *call) lifetime(caller context.Context) (ctx context.Context, end func()) {
-	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(caller), or(c.config.Timeouts.Call, time.Hour), errCallTime)
-	ctx, c.cut = context.WithCancelCause(ctx)
-	return ctx, func() { c.cut(nil); stop() }
+	ctx, c.cut = context.WithCancelCause(context.WithoutCancel(caller))
+	c.watchdog.start(or(c.config.Timeouts.Call, time.Hour), c.cut)
+	return ctx, func() { c.watchdog.stop(); c.cut(nil) }
 }
 
 // awaitFirstByte breaks the call off if AWS does not begin to answer before the function
 // is called that it gives.
-func (c *call) awaitFirstByte() (begun func() bool) {
-	return time.AfterFunc(or(c.config.Timeouts.FirstByte[c.record.Endpoint], 15*time.Minute), func() { c.cut(errFirstByte) }).Stop
+func (c *call) awaitFirstByte() (begun func()) {
+	c.watchdog.await(or(c.config.Timeouts.FirstByte[c.record.Endpoint], 15*time.Minute), errFirstByte)
+	return c.watchdog.came
+}
+
+// A watchdog breaks a call off that takes too long, or one wait of it that does. It has
+// one timer for all: one that goes off too early, since the wait it was set for is over,
+// is set anew.
+type watchdog struct {
+	mu    sync.Mutex // guards what follows
+	cut   context.CancelCauseFunc
+	timer *time.Timer // nil before the call and after
+	rings time.Time   // when the timer goes off
+	end   time.Time   // of the call's time
+	until time.Time   // of the wait under way; zero if there is none
+	why   error       // what a wait until then is broken off with
+}
+
+func (d *watchdog) start(patience time.Duration, cut context.CancelCauseFunc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cut, d.end = cut, time.Now().Add(patience)
+	d.rings, d.timer = d.end, time.AfterFunc(patience, d.bark)
+}
+
+func (d *watchdog) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.timer.Stop()
+	d.timer = nil
+}
+
+// await bounds a wait, until came is called.
+func (d *watchdog) await(patience time.Duration, why error) {
+	until := time.Now().Add(patience)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until, d.why = until, why
+	if d.timer != nil && until.Before(d.rings) {
+		d.rings = until
+		d.timer.Reset(patience)
+	}
+}
+
+func (d *watchdog) came() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until = time.Time{}
+}
+
+func (d *watchdog) bark() {
+	d.mu.Lock()
+	if d.timer == nil { // the call is over
+		d.mu.Unlock()
+		return
+	}
+	limit, why := d.end, errCallTime
+	if !d.until.IsZero() && d.until.Before(d.end) {
+		limit, why = d.until, d.why
+	}
+	left := time.Until(limit)
+	if left > 0 {
+		d.rings = limit
+		d.timer.Reset(left)
+	}
+	d.mu.Unlock()
+	if left <= 0 {
+		d.cut(why)
+	}
 }
 
 // slow is the error of a call that was broken off for want of an answer, or nil. Whether
@@ -57,26 +125,23 @@ func slow(ctx context.Context) *waybill.Error {
 // A patientBody is an answer's body that is broken off when nothing comes for too long.
 type patientBody struct {
 	io.ReadCloser
-	ctx   context.Context // of the call; only its cause is read
-	timer *time.Timer
-	idle  time.Duration
-	err   error // of an earlier Read
+	ctx      context.Context // of the call; only its cause is read
+	watchdog *watchdog
+	idle     time.Duration
+	err      error // of an earlier Read
 }
 
 func (c *call) patient(ctx context.Context, body io.ReadCloser) *patientBody {
-	p := &patientBody{ReadCloser: body, ctx: ctx, idle: or(c.config.Timeouts.Idle, 5*time.Minute)}
-	p.timer = time.AfterFunc(p.idle, func() { c.cut(errIdle) })
-	p.timer.Stop()
-	return p
+	return &patientBody{ReadCloser: body, ctx: ctx, watchdog: &c.watchdog, idle: or(c.config.Timeouts.Idle, 5*time.Minute)}
 }
 
 func (p *patientBody) Read(b []byte) (int, error) {
 	if p.err != nil {
 		return 0, p.err
 	}
-	p.timer.Reset(p.idle)
+	p.watchdog.await(p.idle, errIdle)
 	n, err := p.ReadCloser.Read(b)
-	p.timer.Stop()
+	p.watchdog.came()
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(p.ctx); slowCode(cause) != "" {
 			err = cause

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"io"
 	"net/http"
 
@@ -79,10 +78,10 @@ func (c *call) holdBack(answer *http.Response) (head []byte, whole bool) {
 }
 
 // passWhole passes on an answer that was held back.
-func (c *call) passWhole(caller context.Context, meter *bedrock.Meter, w http.ResponseWriter, body []byte, status int) {
+func (c *call) passWhole(meter *bedrock.Meter, w http.ResponseWriter, body []byte, status int) {
 	meter.Write(body)
 	c.record.ResponseBytes = int64(len(body))
-	c.finish(caller, meter, nil)
+	c.finish(meter, nil)
 	c.showCost(w.Header())
 	c.allow(http.NewResponseController(w))
 	w.WriteHeader(status)

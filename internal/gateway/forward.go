@@ -38,7 +38,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, r, err)
 		return
 	}
-	synced, err := c.g.Journal.Open(c.record)
+	synced, err := c.enter()
 	if err != nil {
 		if !c.passesJournal() {
 			c.refuse(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "try again", Err: err})
@@ -47,10 +47,9 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.g.Log.Error("a call was not recorded as opened", "call_id", c.record.CallID, "err", err)
 		synced = func(context.Context) error { return nil }
 	}
-	caller, leave := context.WithCancel(r.Context())
-	defer leave()
+	c.caller.ctx = r.Context()
 	if c.config.Drain == Cut || c.config.DrainTime > 0 {
-		defer c.watch(caller)()
+		defer c.watch(ctx)()
 	}
 	answer, err := c.send(ctx, r.Context(), request)
 	if err != nil {
@@ -77,7 +76,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1501", Message: "the gateway cannot record calls at the moment", Hint: "it has run, and is billed, all the same", MayRun: true, Err: err})
 		return
 	}
-	c.pass(caller, leave, w, answer)
+	c.pass(ctx, w, answer)
 }
 
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
@@ -336,16 +335,15 @@ func (c *call) allow(w *http.ResponseController) {
 
 // pass gives the answer to the caller as it comes, byte for byte, and closes the call
 // in the journal before the last byte: of an answer of known length that is its last
-// piece, of any other the mark of its end. caller ends when the caller has left; leave
-// says that it has.
-func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter, answer *http.Response) {
+// piece, of any other the mark of its end. ctx is that of the way to AWS.
+func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
 	meter.Request(waybill.ModelID(c.record.Model), c.body)
 	c.body = nil // AWS has it
 	c.release()
 	copyAnswerHeaders(w.Header(), answer.Header)
 	if c.config.Drain != Cut && c.config.DrainTime == 0 { // else the watch began with the call
-		defer c.watch(caller)()
+		defer c.watch(ctx)()
 	}
 	out := http.NewResponseController(w)
 	c.stream = isStream(answer.Header)
@@ -369,7 +367,7 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 	if c.config.Estimate.Header && c.config.Prices != nil {
 		head, whole := c.holdBack(answer)
 		if whole {
-			c.passWhole(caller, meter, w, head, answer.StatusCode)
+			c.passWhole(meter, w, head, answer.StatusCode)
 			return
 		}
 		if source = io.MultiReader(bytes.NewReader(head), answer.Body); left < 0 {
@@ -377,23 +375,23 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 		}
 	}
 	give := func(piece []byte) {
-		if caller.Err() != nil || len(piece) == 0 {
+		if c.caller.gone() || len(piece) == 0 {
 			return
 		}
 		c.allow(out)
 		if _, err := w.Write(piece); err != nil {
-			leave()
+			c.caller.leave()
 		} else if left != 0 {
-			c.flush(out, leave)
+			c.flush(out)
 		}
 	}
 	w.WriteHeader(answer.StatusCode)
 	if left < 0 { // a stream's first event may be long in coming
 		c.allow(out)
-		c.flush(out, leave)
+		c.flush(out)
 	}
 	for {
-		if caller.Err() != nil && c.config.Drain == Cut {
+		if c.caller.gone() && c.config.Drain == Cut {
 			readErr = errCut
 			break
 		}
@@ -406,7 +404,7 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 			c.record.ResponseBytes += int64(n)
 			if left >= 0 {
 				if left -= int64(n); left == 0 && !closed {
-					c.finish(caller, meter, nil)
+					c.finish(meter, nil)
 					closed = true
 				}
 			}
@@ -415,7 +413,7 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 				piece = filter.Filter(piece)
 			}
 			give(piece)
-			if caller.Err() != nil && c.record.ResponseBytes > or(c.config.DrainBytes, 64<<20) {
+			if c.caller.gone() && c.record.ResponseBytes > or(c.config.DrainBytes, 64<<20) {
 				err = errCut
 			}
 		}
@@ -430,9 +428,9 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 			break
 		}
 	}
-	gone := caller.Err() != nil
+	gone := c.caller.gone()
 	if !closed {
-		c.finish(caller, meter, readErr)
+		c.finish(meter, readErr)
 		c.showCost(w.Header())
 	}
 	if readErr != nil && !gone {
@@ -444,27 +442,44 @@ func (c *call) pass(caller context.Context, leave func(), w http.ResponseWriter,
 // draining may take, be it that AWS says nothing more, or nothing at all: an answer that
 // is no stream begins when it is whole. Where no time is set, what bounds the wait for
 // an answer's beginning is the time that AWS has for it. What it returns ends the watch.
-func (c *call) watch(caller context.Context) (unwatch func()) {
-	over := make(chan struct{})
-	stop := context.AfterFunc(caller, func() {
+func (c *call) watch(ctx context.Context) (unwatch func() bool) {
+	c.caller.left = func() {
 		if c.config.Drain != Cut {
 			patience := time.NewTimer(or(c.config.DrainTime, 2*time.Minute))
 			defer patience.Stop()
 			select {
 			case <-patience.C:
-			case <-over:
+			case <-ctx.Done():
 				return
 			}
 		}
 		c.cut(errCut)
-	})
-	return func() { stop(); close(over) }
+	}
+	c.caller.unwatch = context.AfterFunc(c.caller.ctx, c.caller.left)
+	return c.caller.unwatch
+}
+
+// A caller is who waits for the answer. It has left when its request's context ends, or
+// when nothing can be sent to it.
+type caller struct {
+	ctx     context.Context
+	deaf    bool        // nothing can be sent
+	left    func()      // what follows when it has left
+	unwatch func() bool // of left
+}
+
+func (p *caller) gone() bool { return p.deaf || p.ctx.Err() != nil }
+
+func (p *caller) leave() {
+	if p.deaf = true; p.unwatch() {
+		go p.left()
+	}
 }
 
 // flush sends what was written. A caller to whom nothing can be sent has left.
-func (c *call) flush(out *http.ResponseController, leave func()) {
+func (c *call) flush(out *http.ResponseController) {
 	if err := out.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		leave()
+		c.caller.leave()
 	}
 }
 
@@ -479,9 +494,9 @@ func or[T comparable](v, other T) T {
 }
 
 // finish reads the meter and closes the call in the journal.
-func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) {
+func (c *call) finish(meter *bedrock.Meter, readErr error) {
 	got := meter.Read()
-	c.record.ClientLeft = ctx.Err() != nil
+	c.record.ClientLeft = c.caller.gone()
 	c.record.Usage, c.record.UsageFrom, c.record.StopReason = got.Usage, got.From, got.StopReason
 	c.record.GuardrailUnits = got.GuardrailUnits
 	if c.record.Status >= 400 {
@@ -526,15 +541,27 @@ func (c *call) finish(ctx context.Context, meter *bedrock.Meter, readErr error) 
 	default:
 		c.record.Outcome = waybill.Completed
 	}
-	c.close(ctx)
+	c.close(c.caller.ctx)
 }
 
 func (c *call) close(ctx context.Context) {
 	c.record.Latency = c.g.Now().Sub(c.started)
 	c.price()
-	if err := c.g.Journal.Close(context.WithoutCancel(ctx), c.record); err != nil {
+	if err := c.settle(context.WithoutCancel(ctx)); err != nil {
 		c.g.Log.Error("a call was not recorded as closed", "call_id", c.record.CallID, "request_id", c.record.RequestID, "err", err)
 	}
 	c.g.Metrics.ended(c)
 	c.log(ctx)
 }
+
+// enter opens the call in the journal, and settle closes it there. A record takes some two
+// kilobytes of stack: here for a moment, where they are called for as long as the answer
+// lasts.
+//
+//go:noinline
+func (c *call) enter() (synced func(context.Context) error, err error) {
+	return c.g.Journal.Open(c.record)
+}
+
+//go:noinline
+func (c *call) settle(ctx context.Context) error { return c.g.Journal.Close(ctx, c.record) }

@@ -184,6 +184,8 @@ type call struct {
 	// modelInBody is the profile that takes the place of the body's model; empty means none.
 	modelInBody string
 	cut         context.CancelCauseFunc // breaks off the way to AWS
+	watchdog    watchdog
+	caller      caller
 	cost        waybill.Money
 	priced      bool
 	stream      bool // the answer is one
@@ -199,7 +201,6 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer g.calls.Done()
 	c := &call{g: g, started: g.Now()}
 	c.config, c.limits = g.inForce()
-	c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock")) // for refusals, until the route is known
 	defer c.release()
 	defer g.Metrics.began()()
 	v := &c.record // field by field: a literal would lie on the stack of every open stream
@@ -223,6 +224,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.leave()
 	if err != nil {
+		if c.record.Endpoint == "" { // it was not asked yet what the path is
+			c.route.Shape = bedrock.ShapeOf(strings.TrimPrefix(r.URL.EscapedPath(), "/bedrock"))
+		}
 		c.refuse(w, r, err) // the deadline stays: the server still reads what is left of the body
 		return
 	}

@@ -97,6 +97,8 @@ type segment struct {
 	written int64     // bytes written
 	synced  int64     // bytes known to be on disk
 	waiting int       // how many wait for the disk
+	rested  time.Time // when the last sync was over
+	resting bool      // the syncer knows that somebody waits, and lets more come
 	dirty   time.Time // since when something waits
 	cond    *sync.Cond
 	err     error // why the segment was finished early
@@ -346,7 +348,9 @@ func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
 		return nil
 	}
 	s.waiting++
-	j.rouse()
+	if !s.resting || s.waiting >= len(j.open) {
+		j.rouse()
+	}
 	j.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		j.mu.Lock()
@@ -368,6 +372,10 @@ func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
 	}
 	return nil
 }
+
+// syncApart is the rest between two syncs under load. A sync costs more processor time
+// than an entry does.
+const syncApart = time.Millisecond
 
 func (j *Journal) rouse() {
 	select {
@@ -408,7 +416,15 @@ func (j *Journal) syncOnce() time.Duration {
 		return j.config.SegmentAge
 	}
 	if s.written > s.synced {
-		if wait := j.config.SyncWithin - now.Sub(s.dirty); s.waiting == 0 && wait > 0 {
+		wait := j.config.SyncWithin - now.Sub(s.dirty)
+		if s.waiting > 0 {
+			wait = 0
+			if s.waiting < len(j.open) { // the others will wait soon: one sync then serves more of them
+				wait = syncApart - time.Since(s.rested)
+				s.resting = wait > 0
+			}
+		}
+		if wait > 0 && wait <= j.config.SyncWithin { // a clock may have been set
 			return wait
 		}
 		end := s.written
@@ -416,6 +432,7 @@ func (j *Journal) syncOnce() time.Duration {
 		j.mu.Unlock()
 		err := datasync(s.f)
 		j.mu.Lock()
+		s.rested, s.resting = time.Now(), false
 		switch {
 		case s.err != nil || j.live != s: // sealed or given up meanwhile
 		case err != nil:
