@@ -506,6 +506,10 @@ func reference(n policy.Node) string {
 		return value
 	}
 	if path, ok := strings.CutPrefix(text, "file:"); ok {
+		if !filepath.IsAbs(path) {
+			n.Mistake("write file:/the/whole/path", "the file that it stands for has no whole path: from where it is meant cannot be told")
+			return ""
+		}
 		b, err := os.ReadFile(path)
 		if err != nil {
 			n.Mistake("check the path and its rights", "the file it stands for cannot be read: %v", err)

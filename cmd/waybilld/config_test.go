@@ -70,6 +70,7 @@ func TestSettings(t *testing.T) {
 		{"signing: bearer\n", ""},
 		{"tls: {clientCA: ca.pem}\n", "it would serve without TLS"},
 		{"tls: {certificate: policy.yaml, key: policy.yaml}\n", "are not a certificate and its key"},
+		{"name: file:name.txt\n", "more.yaml:10:7: the file that it stands for has no whole path"},
 		{"signing: none\n", `"none" is not known here`},
 		{"reload: never\n", `"never" is not known here`},
 		{"workspaceHeaders: []\n", "a workspace would be chosen by no header"},

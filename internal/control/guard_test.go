@@ -112,7 +112,9 @@ func TestMutantsAreCaught(t *testing.T) {
 					}
 				}
 				for what, mutant := range mutants(t, d) {
-					n++
+					if n++; raced && n%10 != 0 {
+						continue
+					}
 					doc, err := iam.Parse(d.Name, d.Kind, mutant)
 					if err != nil {
 						continue // AWS would refuse it

@@ -23,7 +23,7 @@ import (
 // stream holds a buffer while it waits for the next.
 var (
 	buffers      = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 2<<10); return &b }} // as much as upstream reads at once
 )
 
 // forward sends an admitted call to AWS, passes the answer on, and records both ends.
@@ -181,15 +181,14 @@ var ownFailures = map[string]bool{"ExpiredTokenException": true, "UnrecognizedCl
 // tell, or that what is not permitted is the key itself (service authorization reference,
 // CallWithBearerToken).
 func keyRefused(r *http.Request, status int, said []byte) bool {
+	if status != http.StatusUnauthorized && status != http.StatusForbidden {
+		return false
+	}
 	if key := r.Header["Authorization"]; len(key) != 1 || !strings.HasPrefix(key[0], "Bearer ") {
 		return false
 	}
-	switch status {
-	case http.StatusUnauthorized:
+	if status == http.StatusUnauthorized {
 		return true
-	case http.StatusForbidden:
-	default:
-		return false
 	}
 	var answer struct {
 		Message string
@@ -339,7 +338,7 @@ func (c *call) allow(w *http.ResponseController) {
 func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Response) {
 	meter := bedrock.NewMeter(c.route, answer.StatusCode, answer.Header)
 	meter.Request(waybill.ModelID(c.record.Model), c.body)
-	c.body = nil // AWS has it
+	c.body, c.decision = nil, nil // AWS has them
 	c.release()
 	copyAnswerHeaders(w.Header(), answer.Header)
 	if c.config.Drain != Cut && c.config.DrainTime == 0 { // else the watch began with the call
