@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,17 +150,19 @@ func runAudit(ctx context.Context, o auditOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	history, err := readHistory(o.history)
+	history, kept, err := readHistory(o.history, s.TakenAt)
 	if err != nil {
 		return err
 	}
 	in := &control.Inquiry{Snapshot: s, Declaration: d, Policy: p, History: history}
-	a := &report.Audit{Findings: in.Judge(), History: history, Currency: "USD", TakenAt: s.TakenAt.Format(time.RFC3339), All: o.all}
+	a := &report.Audit{Findings: in.Judge(), History: history, Currency: "USD", TakenAt: s.TakenAt.Format(time.RFC3339), All: o.all, File: o.file}
 	control.Sort(a.Findings)
 	if score, ok := in.Score(a.Findings); ok {
 		a.Score, a.Currency = &score, score.Currency
-		if err := appendLine(o.history, score); err != nil {
-			return err
+		if !kept { // a snapshot that is judged again is no audit of its own
+			if err := appendLine(o.history, score); err != nil {
+				return err
+			}
 		}
 	}
 	switch o.output {
@@ -216,32 +219,35 @@ func (o *auditOptions) snapshot(ctx context.Context, d *control.Declaration, p *
 	return s, nil
 }
 
-// readHistory reads the scores of earlier audits. A line that a crash cut short is left out.
-func readHistory(file string) ([]control.Score, error) {
+// readHistory reads the scores of audits earlier than at, oldest first, and says whether
+// that of at is there already. A line that is damaged is left out.
+func readHistory(file string, at time.Time) (earlier []control.Score, kept bool, err error) {
 	if file == "" {
-		return nil, nil
+		return nil, false, nil
 	}
-	f, err := os.Open(file)
+	b, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("history: %v", err)}
+		return nil, false, &waybill.Error{Kind: waybill.Misused, Message: fmt.Sprintf("history: %v", err)}
 	}
-	defer f.Close()
-	var out []control.Score
-	for lines := bufio.NewScanner(f); ; {
-		if !lines.Scan() {
-			return out, lines.Err()
-		}
+	for line := range bytes.Lines(b) {
 		var s control.Score
-		if json.Unmarshal(lines.Bytes(), &s) == nil && !s.At.IsZero() {
-			out = append(out, s)
+		if json.Unmarshal(line, &s) != nil || s.At.IsZero() {
+			continue
 		}
+		if s.At.Before(at) {
+			earlier = append(earlier, s)
+		}
+		kept = kept || s.At.Equal(at)
 	}
+	slices.SortStableFunc(earlier, func(a, b control.Score) int { return a.At.Compare(b.At) })
+	return earlier, kept, nil
 }
 
-// appendLine adds a line of JSON to a file and syncs it. No file is nowhere.
+// appendLine adds a line of JSON to a file and syncs it. No file is nowhere. A line that a
+// crash cut short is ended first: it must not spoil the new one.
 func appendLine(file string, v any) error {
 	if file == "" {
 		return nil
@@ -250,11 +256,18 @@ func appendLine(file string, v any) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Clean(file), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(filepath.Clean(file), os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("add to %s: %w", file, err)
 	}
-	_, err = f.Write(append(b, '\n'))
+	b = append(b, '\n')
+	if info, statErr := f.Stat(); statErr == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		last := make([]byte, 1)
+		if _, err := f.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {
+			b = append([]byte{'\n'}, b...)
+		}
+	}
+	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -109,21 +109,33 @@ func runSetup(ctx context.Context, o setupOptions, out io.Writer) error {
 	if !o.apply {
 		return o.planned(out, steps, in)
 	}
+	rest := o.rest(in)
 	record := func(c control.Change) error { return appendLine(o.record, c) }
 	if err := control.Apply(ctx, a.ForChanges(), apply, time.Now, record); err != nil {
 		return fmt.Errorf("%w; what was done is in %s: run it again to go on", err, o.record)
 	}
 	if o.output == "table" {
-		fmt.Fprintf(out, "%d changes made, recorded in %s\n", len(apply), o.record)
+		fmt.Fprintf(out, "%s made, recorded in %s\n", counted(len(apply), "change"), o.record)
 		if len(apply) == 0 {
 			fmt.Fprintln(out, "nothing had to be changed")
 		}
+		if left > 0 {
+			fmt.Fprintf(out, "left for --accept: %s\n", counted(left, "step"))
+		}
+		rest.print(out)
 	}
-	if left > 0 {
-		fmt.Fprintf(out, "%d steps wait for --accept\n", left)
+	if left > 0 || rest.any() {
 		return errBadNews
 	}
 	return nil
+}
+
+// counted is a number of things in words.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func (o *setupOptions) plan(ctx context.Context, a *control.Access, d *control.Declaration, p *policy.Policy) (*control.Inquiry, []control.Step, error) {
@@ -151,22 +163,54 @@ func (o *setupOptions) choose(steps []control.Step) (apply []control.Step, left 
 	return apply, left
 }
 
-// planned says what a plan comes to. What AWS does not say cannot be planned for.
+// A rest is what no step brings about.
+type rest struct {
+	unknown int // AWS does not say, so nothing can be planned
+	byHand  int // it takes a person, or time
+}
+
+func (r rest) any() bool { return r.unknown+r.byHand > 0 }
+
+func (r rest) print(out io.Writer) {
+	if r.unknown > 0 {
+		fmt.Fprintf(out, "not answered by AWS, so nothing is planned: %s; see waybill audit\n", counted(r.unknown, "question"))
+	}
+	if r.byHand > 0 {
+		fmt.Fprintf(out, "no step for it, it takes a person or time: %s; see waybill audit\n", counted(r.byHand, "finding"))
+	}
+}
+
+// rest counts it over the controls that setup can do something about, or those of --only.
+func (o *setupOptions) rest(in *control.Inquiry) rest {
+	ours := make(map[string]bool)
+	for _, c := range control.Controls() {
+		ours[c.ID] = len(c.Changes) > 0 && (len(o.only) == 0 || slices.Contains(o.only, c.ID))
+	}
+	var r rest
+	for _, f := range in.Judge() {
+		switch {
+		case !ours[f.Control]:
+		case f.Status == control.Unknown:
+			r.unknown++
+		case f.ByHand():
+			r.byHand++
+		}
+	}
+	return r
+}
+
+// planned says what a plan comes to.
 func (o *setupOptions) planned(out io.Writer, steps []control.Step, in *control.Inquiry) error {
-	_, unknown := control.News(slices.DeleteFunc(in.Judge(), func(f control.Finding) bool {
-		return !slices.ContainsFunc(control.Controls(), func(c control.Control) bool { return c.ID == f.Control && len(c.Changes) > 0 })
-	}))
+	rest := o.rest(in)
 	if o.output == "table" {
 		if len(steps) == 0 {
 			fmt.Fprintln(out, "nothing has to be changed")
 		} else {
-			fmt.Fprintf(out, "%d steps; nothing was changed: add --apply\n", len(steps))
+			fmt.Fprintf(out, "%s; nothing was changed: add --apply\n", counted(len(steps), "step"))
 		}
-		if unknown > 0 {
-			fmt.Fprintf(out, "%d questions were not answered, and nothing is planned for them: see waybill audit\n", unknown)
-		}
+		rest.print(out)
 	}
-	if len(steps) > 0 || unknown > 0 {
+	if len(steps) > 0 || rest.any() {
 		return errBadNews
 	}
 	return nil

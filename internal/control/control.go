@@ -64,6 +64,9 @@ type Finding struct {
 	steps []Step // that bring about that it holds; none where a person has to
 }
 
+// ByHand says that a control does not hold and no call of ours brings it about.
+func (f *Finding) ByHand() bool { return f.Status == Fails && len(f.steps) == 0 }
+
 // Where is the place in words.
 func (f *Finding) Where() string {
 	s := ""

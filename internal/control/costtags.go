@@ -119,13 +119,14 @@ func judgeCostTags(in *Inquiry, report func(Finding)) {
 			report(place(holds("active")))
 		}
 	}
+	var steps []Step
 	for part := range slices.Chunk(input, 20) { // AWS takes 20 a call
-		off[0] = off[0].plan(Step{Words: fmt.Sprintf("activate %d cost allocation tags", len(part)), Diff: diff[:2*len(part)],
+		steps = append(steps, Step{Words: fmt.Sprintf("activate %d cost allocation tags", len(part)), Diff: diff[:2*len(part)],
 			Action: "ce:UpdateCostAllocationTagsStatus", Input: &costexplorer.UpdateCostAllocationTagsStatusInput{CostAllocationTagsStatus: part}})
 		diff = diff[2*len(part):]
 	}
 	for _, f := range off {
-		report(f)
+		report(f.plan(steps...))
 	}
 }
 

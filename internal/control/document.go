@@ -101,6 +101,15 @@ func (d *document) with(sid string, ours map[string]any) (string, error) {
 	return string(text), err
 }
 
+// statementLine is a statement of ours as a diff shows it: whole, conditions too.
+func statementLine(s map[string]any) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Sprint(s)
+	}
+	return string(b)
+}
+
 // addStatements is a policy with the statements of another that it does not have. A
 // policy that cannot be read adds nothing.
 func addStatements(policy, other string) string {

@@ -226,7 +226,7 @@ func policyStep(b *Bucket, name, sid string, ours map[string]any, good func([]po
 	if _, list, err := readDocument(text); err != nil || !good(list) {
 		return nil // a statement denies it, and no other takes that back: a person has to
 	}
-	return []Step{{Words: "let AWS write to " + name, Diff: []string{"+ statement " + sid + ": " + fmt.Sprint(ours["Principal"]) + " may s3:PutObject"}, Action: "s3:PutBucketPolicy",
+	return []Step{{Words: "let AWS write to " + name, Diff: []string{"+ " + statementLine(ours)}, Action: "s3:PutBucketPolicy",
 		Input: &s3.PutBucketPolicyInput{Bucket: &name, Policy: &text}}}
 }
 

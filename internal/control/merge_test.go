@@ -3,7 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -141,10 +141,79 @@ func TestExportInPlaceKeepsWhatOthersChose(t *testing.T) {
 	}
 }
 
-// A bucket is made with its ownership, which takes a right of its own.
-func TestPermissionsOfABucket(t *testing.T) {
-	list := Permissions(makeBucket(&Bucket{}, "b", "us-east-1"))["Statement"].([]map[string]any)
-	if got := list[len(list)-1]["Action"].([]string); !slices.Contains(got, "s3:PutBucketOwnershipControls") {
-		t.Errorf("the rights to change are %v", got)
+// What --permissions prints is enough for the plan, asking included, and of buckets, roles
+// and users it names those that the plan changes.
+func TestPermissionsSuffice(t *testing.T) {
+	s := newSetting(t)
+	s.plane.PutServiceCredential(member, fakeaws.ServiceCredential{ID: "ACCAEXAMPLE1", User: "old", Status: "Active", Service: "bedrock.amazonaws.com", Created: s.world.Now()})
+	s.plane.PutLogGroup(member, "us-east-1", "/theirs", 30)
+	const logRole = "arn:aws:iam::111122223333:role/logs"
+	s.plane.PutRole(member, fakeaws.RoleState{Name: "logs", Trust: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"bedrock.amazonaws.com"},"Action":"sts:AssumeRole"}]}`})
+	s.plane.PutLogging(member, "us-east-1", `{"cloudWatchConfig":{"logGroupName":"/theirs","roleArn":"`+logRole+`"}}`)
+	policy := Permissions(Plan(s.audit()))
+	allowed, resources := make(map[string]bool), make(map[string]string)
+	sids := make(map[string]bool)
+	for _, statement := range policy["Statement"].([]map[string]any) {
+		if sid := statement["Sid"].(string); sids[sid] {
+			t.Errorf("two statements are %s", sid)
+		} else {
+			sids[sid] = true
+		}
+		for _, a := range statement["Action"].([]string) {
+			allowed[a] = true
+			resources[a] += fmt.Sprint(statement["Resource"]) + " "
+		}
+	}
+	// IAM calls some operations by another name than S3's API.
+	names := map[string]string{"s3:HeadBucket": "s3:ListBucket", "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration", "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+		"s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock", "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock", "monitoring:ListMetrics": "cloudwatch:ListMetrics", "monitoring:GetMetricData": "cloudwatch:GetMetricData"}
+	s.plane.SetFault(func(c fakeaws.ControlCall) *fakeaws.ControlFault {
+		action := c.Service + ":" + c.Operation
+		if n := names[action]; n != "" {
+			action = n
+		}
+		if allowed[action] || action == "sts:AssumeRole" { // which the role's own trust says
+			return nil
+		}
+		return &fakeaws.ControlFault{Status: 403, ErrorType: "AccessDeniedException", Message: action}
+	})
+	s.again()
+	for _, f := range s.audit() {
+		if f.Status == Unknown {
+			t.Errorf("with these rights: %s", show([]Finding{f}))
+		}
+	}
+	for action, want := range map[string]string{"s3:PutBucketPolicy": "arn:aws:s3:::acme-bill", "s3:PutBucketOwnershipControls": "arn:aws:s3:::acme-bill", "iam:CreateRole": "arn:aws:iam::111122223333:role/*production",
+		"iam:UpdateServiceSpecificCredential": "arn:aws:iam::111122223333:user/*old", "iam:PassRole": logRole} {
+		if !strings.Contains(resources[action], want) || strings.Contains(" "+resources[action], " * ") {
+			t.Errorf("%s is allowed of %q, want %s", action, resources[action], want)
+		}
 	}
 }
+
+// A bucket's name may be taken by anybody in the world: AWS is asked for that of the
+// account, and says no where it is another's.
+func TestBucketsAreAskedForByOwner(t *testing.T) {
+	s := newSetting(t)
+	asked, without := 0, 0
+	s.access.base.HTTPClient = doer(func(r *http.Request) (*http.Response, error) {
+		if strings.Contains(r.Header.Get("Authorization"), "/s3/") {
+			asked++
+			if owner := r.Header.Get("X-Amz-Expected-Bucket-Owner"); owner != member {
+				without++
+			}
+		}
+		return http.DefaultClient.Do(r)
+	})
+	mustBucket(t, s.plane.MakeBucket(member, "us-east-1", logs, ""))
+	if b, err := s.access.at(member, "us-east-1").bucket(t.Context(), logs); err != nil || !b.Exists {
+		t.Fatalf("the bucket: %+v, %v", b, err)
+	}
+	if asked != 5 || without > 0 {
+		t.Errorf("%d of %d questions name no owner", without, asked)
+	}
+}
+
+type doer func(*http.Request) (*http.Response, error)
+
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }

@@ -384,22 +384,24 @@ func (c *clients) logging(ctx context.Context) (Logging, error) {
 	return l, nil
 }
 
+// bucket is what a bucket of the account is like. A bucket of that name that is somebody
+// else's is refused, whatever its owner lets us see: prompts do not go there.
 func (c *clients) bucket(ctx context.Context, name string) (Bucket, error) {
 	b := Bucket{Name: name}
-	if _, err := c.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name}); err != nil {
+	if _, err := c.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name, ExpectedBucketOwner: &c.account}); err != nil {
 		if code := errorCode(err); code == "NotFound" || code == "NoSuchBucket" {
 			return b, nil
 		}
 		return b, err
 	}
 	b.Exists = true
-	p, err := c.s3.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name})
+	p, err := c.s3.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &c.account})
 	if err == nil {
 		b.Policy = aws.ToString(p.Policy)
 	} else if errorCode(err) != "NoSuchBucketPolicy" {
 		return b, err
 	}
-	l, err := c.s3.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &name})
+	l, err := c.s3.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &name, ExpectedBucketOwner: &c.account})
 	if err == nil {
 		for _, r := range l.Rules {
 			rule := LifecycleRule{ID: aws.ToString(r.ID), Enabled: r.Status == "Enabled", Prefix: aws.ToString(r.Prefix)} //nolint:staticcheck // rules made long ago have it in the place of a filter
@@ -420,7 +422,7 @@ func (c *clients) bucket(ctx context.Context, name string) (Bucket, error) {
 	} else if errorCode(err) != "NoSuchLifecycleConfiguration" {
 		return b, err
 	}
-	o, err := c.s3.GetBucketOwnershipControls(ctx, &s3.GetBucketOwnershipControlsInput{Bucket: &name})
+	o, err := c.s3.GetBucketOwnershipControls(ctx, &s3.GetBucketOwnershipControlsInput{Bucket: &name, ExpectedBucketOwner: &c.account})
 	switch {
 	case err == nil && o.OwnershipControls != nil && len(o.OwnershipControls.Rules) > 0:
 		b.ACLs = o.OwnershipControls.Rules[0].ObjectOwnership != "BucketOwnerEnforced"
@@ -429,7 +431,7 @@ func (c *clients) bucket(ctx context.Context, name string) (Bucket, error) {
 	default:
 		return b, err
 	}
-	block, err := c.s3.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &name})
+	block, err := c.s3.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &c.account})
 	if err == nil && block.PublicAccessBlockConfiguration != nil {
 		p := block.PublicAccessBlockConfiguration
 		b.PublicBlocked = aws.ToBool(p.BlockPublicAcls) && aws.ToBool(p.BlockPublicPolicy) && aws.ToBool(p.IgnorePublicAcls) && aws.ToBool(p.RestrictPublicBuckets)

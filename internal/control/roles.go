@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -213,7 +214,11 @@ func trustSteps(g *DeclaredGateway, doc *document, list []policyEntry, name stri
 		stranger := s.Effect == "Allow" && (len(s.NotPrincipal) > 0 || slices.ContainsFunc(slices.Concat(s.Principal["AWS"], s.Principal["Federated"], s.Principal["Service"], s.Principal["CanonicalUser"]),
 			func(p string) bool { return !slices.Contains(g.Principals, p) && !slices.Contains(g.Others, p) }))
 		if only && stranger {
-			diff = append(diff, "- "+string(doc.Statement[i]))
+			var line bytes.Buffer
+			if json.Compact(&line, doc.Statement[i]) != nil {
+				return nil
+			}
+			diff = append(diff, "- "+line.String())
 			risk = "who is trusted by the statements that go can no longer assume the role"
 			continue
 		}
@@ -237,7 +242,7 @@ func trustSteps(g *DeclaredGateway, doc *document, list []policyEntry, name stri
 		}
 		keep = append(keep, s)
 		kept = append(kept, policyEntry{Sid: fmt.Sprint(s["Sid"])})
-		diff = append(diff, fmt.Sprintf("+ statement %s: %v may %v", s["Sid"], s["Principal"], s["Action"]))
+		diff = append(diff, "+ "+statementLine(s))
 	}
 	b, err := json.Marshal(map[string]any{"Version": doc.Version, "Statement": keep})
 	if err != nil || len(b) > maxTrust {

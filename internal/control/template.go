@@ -7,6 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/bedrock"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/policy"
 )
@@ -35,8 +40,15 @@ func Permissions(steps []Step) map[string]any {
 		}
 	}
 	statements := []map[string]any{{"Sid": "WaybillAudit", "Effect": "Allow", "Action": slices.Sorted(maps.Keys(reads)), "Resource": "*"}}
-	changes := make(map[string]bool)
-	for _, s := range steps {
+	changes := make(map[string]map[string]bool) // by the resources that they are of
+	passed := make(map[string]bool)
+	for i := range steps {
+		s := &steps[i]
+		of := s.resource()
+		if changes[of] == nil {
+			changes[of] = make(map[string]bool)
+		}
+		changes := changes[of]
 		changes[s.Action] = true
 		switch s.Action {
 		case "bcm-data-exports:CreateExport":
@@ -52,11 +64,50 @@ func Permissions(steps []Step) map[string]any {
 		case "bedrock-mantle:CreateProject", "bedrock-mantle:UpdateProject":
 			changes["bedrock-mantle:TagResource"] = true
 		}
+		if put, ok := s.Input.(*bedrock.PutModelInvocationLoggingConfigurationInput); ok && put.LoggingConfig.CloudWatchConfig != nil {
+			passed[aws.ToString(put.LoggingConfig.CloudWatchConfig.RoleArn)] = true
+		}
 	}
-	if len(changes) > 0 {
-		statements = append(statements, map[string]any{"Sid": "WaybillSetup", "Effect": "Allow", "Action": slices.Sorted(maps.Keys(changes)), "Resource": "*"})
+	for i, of := range slices.Sorted(maps.Keys(changes)) {
+		statements = append(statements, map[string]any{"Sid": fmt.Sprintf("WaybillSetup%d", i+1), "Effect": "Allow", "Action": slices.Sorted(maps.Keys(changes[of])), "Resource": of})
+	}
+	if len(passed) > 0 { // to let Bedrock write to the log group that is there
+		statements = append(statements, map[string]any{"Sid": "WaybillSetupPass", "Effect": "Allow", "Action": []string{"iam:PassRole"}, "Resource": slices.Sorted(maps.Keys(passed)),
+			"Condition": map[string]any{"StringEquals": map[string]string{"iam:PassedToService": "bedrock.amazonaws.com"}}})
 	}
 	return map[string]any{"Version": "2012-10-17", "Statement": statements}
+}
+
+// resource is what a step changes, as IAM policies name it, where its call tells. A role or
+// user may have a path, which the calls do not name.
+func (s *Step) resource() string {
+	bucket := func(name *string) string { return "arn:" + partition(s.region()) + ":s3:::" + aws.ToString(name) }
+	of := func(kind string, name *string) string {
+		return "arn:" + partition(s.region()) + ":iam::" + s.Account + ":" + kind + "/*" + aws.ToString(name)
+	}
+	switch in := s.Input.(type) {
+	case *s3.CreateBucketInput:
+		return bucket(in.Bucket)
+	case *s3.PutPublicAccessBlockInput:
+		return bucket(in.Bucket)
+	case *s3.PutBucketOwnershipControlsInput:
+		return bucket(in.Bucket)
+	case *s3.PutBucketPolicyInput:
+		return bucket(in.Bucket)
+	case *s3.PutBucketLifecycleConfigurationInput:
+		return bucket(in.Bucket)
+	case *iam.CreateRoleInput:
+		return of("role", in.RoleName)
+	case *iam.UpdateAssumeRolePolicyInput:
+		return of("role", in.RoleName)
+	case *iam.UpdateRoleInput:
+		return of("role", in.RoleName)
+	case *iam.TagRoleInput:
+		return of("role", in.RoleName)
+	case *iam.UpdateServiceSpecificCredentialInput:
+		return of("user", in.UserName)
+	}
+	return "*"
 }
 
 // Targets are the gateway's rules for the declared applications, in the language of its

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/control"
@@ -19,6 +22,7 @@ type Audit struct {
 	Currency string
 	TakenAt  string // RFC 3339
 	All      bool   // show what holds as well
+	File     string // the declaration that was audited
 }
 
 func (a *Audit) shown() []control.Finding {
@@ -81,18 +85,18 @@ func AuditText(w io.Writer, a *Audit) {
 		}
 		fmt.Fprintf(w, "%-8s %s", mark, f.Control)
 		if place := f.Where(); place != "" {
-			fmt.Fprintf(w, "  %s", place)
+			fmt.Fprintf(w, "  %s", oneLine(place))
 		}
 		if f.Dollars != nil {
 			fmt.Fprintf(w, "  %s at stake", a.dollars(f.Dollars))
 		}
-		fmt.Fprintf(w, "\n         %s\n", f.Message)
+		fmt.Fprintf(w, "\n         %s\n", oneLine(f.Message))
 		if f.Fix != "" {
-			fmt.Fprintf(w, "         fix: %s\n", f.Fix)
+			fmt.Fprintf(w, "         fix: %s\n", oneLine(f.Fix))
 		}
 	}
 	for _, t := range a.trend() {
-		fmt.Fprintln(w, "coverage of", t)
+		fmt.Fprintln(w, "coverage of", oneLine(t))
 	}
 	fmt.Fprintln(w, a.summary())
 }
@@ -108,7 +112,8 @@ func AuditJSON(w io.Writer, a *Audit) error {
 }
 
 // AuditSARIF writes an audit as SARIF 2.1.0, which code scanners and ticket systems read.
-// Accounts have no files: a finding's place is a logical location.
+// Accounts have no files: a finding's place is a logical location, beside the declaration,
+// since code scanners show nothing that has no file.
 func AuditSARIF(w io.Writer, a *Audit, version string) error {
 	var rules []object
 	index := make(map[string]int)
@@ -119,6 +124,7 @@ func AuditSARIF(w io.Writer, a *Audit, version string) error {
 			"help": object{"text": c.Remedy}, "defaultConfiguration": object{"level": level[c.Severity]}, "properties": object{"tags": c.Practices, "seen": c.Seen}})
 	}
 	results := []object{}
+	same := make(map[string]int)
 	for _, f := range a.shown() {
 		kind, lvl := "fail", level[f.Severity]
 		switch f.Status {
@@ -132,9 +138,16 @@ func AuditSARIF(w io.Writer, a *Audit, version string) error {
 			text += ". Fix: " + f.Fix
 		}
 		place := strings.ReplaceAll(f.Where(), " ", "/")
+		fingerprint := f.Control + "/" + place
+		if same[fingerprint]++; same[fingerprint] > 1 { // one place may have several findings
+			fingerprint += fmt.Sprintf("#%d", same[fingerprint])
+		}
+		location := object{"logicalLocations": []object{{"fullyQualifiedName": strings.TrimSuffix("aws/"+place, "/"), "kind": "resource"}}}
+		if a.File != "" {
+			location["physicalLocation"] = object{"artifactLocation": object{"uri": (&url.URL{Path: filepath.ToSlash(a.File)}).String()}, "region": object{"startLine": 1}}
+		}
 		r := object{"ruleId": f.Control, "ruleIndex": index[f.Control], "kind": kind, "level": lvl, "message": object{"text": text},
-			"locations":           []object{{"logicalLocations": []object{{"fullyQualifiedName": "aws/" + place, "kind": "resource"}}}},
-			"partialFingerprints": object{"place/v1": f.Control + "/" + place}}
+			"locations": []object{location}, "partialFingerprints": object{"place/v1": fingerprint}}
 		if f.Dollars != nil {
 			r["properties"] = object{"dollarsAtStake": f.Dollars, "currency": a.Currency}
 		}
@@ -183,12 +196,23 @@ func AuditHTML(w io.Writer, a *Audit) error {
 	}{a.TakenAt, a.summary(), a.trend(), rows})
 }
 
+// oneLine is text as a terminal may be sent it: names and values come from whoever called,
+// and must not move the cursor or look like other lines.
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return '\uFFFD'
+	}, s)
+}
+
 // PlanText writes a plan as a diff in words.
 func PlanText(w io.Writer, steps []control.Step) {
 	for _, s := range steps {
-		fmt.Fprintf(w, "%s: %s  (%s, for %s)\n", s.Target(), s.Words, s.Action, s.Control)
+		fmt.Fprintf(w, "%s: %s  (%s, for %s)\n", s.Target(), oneLine(s.Words), s.Action, s.Control)
 		for _, line := range s.Diff {
-			fmt.Fprintf(w, "    %s\n", line)
+			fmt.Fprintf(w, "    %s\n", oneLine(line))
 		}
 		if s.Risk != "" {
 			fmt.Fprintf(w, "    ! %s: made only with --accept %s\n", s.Risk, s.Control)

@@ -126,3 +126,49 @@ func TestAuditJSON(t *testing.T) {
 		}
 	}
 }
+
+// Names and values come from whoever called: none of them moves the cursor of a terminal,
+// or makes a line of its own.
+func TestHostileTextInATerminal(t *testing.T) {
+	const hostile = "a\x1b[2J\rb\nhigh     faked\u202e"
+	var b bytes.Buffer
+	AuditText(&b, &Audit{Findings: []control.Finding{{Control: "vocabulary", Status: control.Fails, Severity: control.Low, Subject: hostile, Message: hostile, Fix: hostile}}})
+	PlanText(&b, []control.Step{{Control: "role-trust", Account: "1", Words: hostile, Diff: []string{hostile}}})
+	if got := b.String(); strings.ContainsAny(got, "\x1b\r\u202e") || strings.Contains(got, "\nhigh     faked") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Code scanners tell results apart by their fingerprint, and show those that have a file.
+func TestAuditSARIFForScanners(t *testing.T) {
+	a := audit(t)
+	a.File = "infra/my accounts.yaml"
+	a.Findings = append(a.Findings, a.Findings[0])
+	var b bytes.Buffer
+	if err := AuditSARIF(&b, a, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	var log struct {
+		Runs []struct {
+			Results []struct {
+				PartialFingerprints map[string]string
+				Locations           []struct {
+					PhysicalLocation struct {
+						ArtifactLocation struct{ URI string }
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(b.Bytes(), &log); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for _, r := range log.Runs[0].Results {
+		id := r.PartialFingerprints["place/v1"]
+		if seen[id] || r.Locations[0].PhysicalLocation.ArtifactLocation.URI != "infra/my%20accounts.yaml" {
+			t.Errorf("fingerprint %q (seen: %t), locations %+v", id, seen[id], r.Locations)
+		}
+		seen[id] = true
+	}
+}
