@@ -48,9 +48,20 @@ func (s *Step) Target() string {
 func Plan(findings []Finding) []Step {
 	var steps []Step
 	seen := make(map[string]bool)
+	policies := make(map[string]string) // of buckets, as they will be
 	for _, f := range findings {
 		for _, s := range f.steps {
 			s.Control = f.Control
+			if put, ok := s.Input.(*s3.PutBucketPolicyInput); ok {
+				// A put replaces everything, that of a step before this one too.
+				bucket := aws.ToString(put.Bucket)
+				if before, ok := policies[bucket]; ok {
+					both := *put
+					both.Policy = aws.String(addStatements(before, aws.ToString(put.Policy)))
+					s.Input, put = &both, &both
+				}
+				policies[bucket] = aws.ToString(put.Policy)
+			}
 			b, _ := json.Marshal(s.Input) // made of plain data above
 			key := s.Target() + s.Action + string(b)
 			if !seen[key] {

@@ -103,7 +103,7 @@ func judgeCostTags(in *Inquiry, report func(Finding)) {
 		}
 		switch {
 		case len(entries) == 0:
-			report(place(fails("AWS does not list the key yet")).as(Medium).worth(in.carried(key, "")).
+			report(place(fails("AWS does not list the key yet")).as(Medium).worth(most(in.carried(key, "session"), in.carried(key, "resource"))).
 				fix("make one call, or one profile or project, that carries it; within a day AWS lists it: then waybill setup"))
 		case len(input) > waiting:
 			lost, saved := in.carried(key, "session"), in.carried(key, "resource")
@@ -114,7 +114,7 @@ func judgeCostTags(in *Inquiry, report func(Finding)) {
 			if saved.Sign() > 0 {
 				message += fmt.Sprintf("; %s %s on profiles and projects can be saved by a backfill (tags: {backfill: YYYY-MM})", saved.Round(2), in.currency())
 			}
-			off = append(off, place(fails("%s", message)).worth(lost.Add(saved)))
+			off = append(off, place(fails("%s", message)).worth(most(lost, saved))) // the same calls may carry it on both
 		default:
 			report(place(holds("active")))
 		}
@@ -129,12 +129,19 @@ func judgeCostTags(in *Inquiry, report func(Finding)) {
 	}
 }
 
-// carried is what the ledger has of a key, on one carrier or on any.
+func most(a, b waybill.Money) waybill.Money {
+	if a.Cmp(b) < 0 {
+		return b
+	}
+	return a
+}
+
+// carried is what the ledger has of a key on a carrier.
 func (in *Inquiry) carried(key, carrier string) waybill.Money {
 	var sum waybill.Money
 	if e, _ := in.ledger(); e != nil {
 		for _, k := range e.Keys {
-			if k.Key == key && (k.Carrier == carrier || carrier == "" && k.Carrier != "request") {
+			if k.Key == key && k.Carrier == carrier {
 				sum = sum.Add(k.Cost)
 			}
 		}

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -67,7 +69,8 @@ func readDocument(text string) (*document, []policyEntry, error) {
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		return nil, nil, fmt.Errorf("read a policy: %w", err)
 	}
-	d.Version, d.ID = raw.Version, raw.ID
+	// A policy that names no version is of the first, and stays so: an empty one is none.
+	d.Version, d.ID = cmp.Or(raw.Version, "2008-10-17"), raw.ID
 	if json.Unmarshal(raw.Statement, &d.Statement) != nil {
 		d.Statement = []json.RawMessage{raw.Statement} // one statement need not be in a list
 	}
@@ -98,6 +101,31 @@ func (d *document) with(sid string, ours map[string]any) (string, error) {
 	return string(text), err
 }
 
+// addStatements is a policy with the statements of another that it does not have. A
+// policy that cannot be read adds nothing.
+func addStatements(policy, other string) string {
+	d, list, err := readDocument(policy)
+	if err != nil {
+		return other
+	}
+	o, added, err := readDocument(other)
+	if err != nil {
+		return policy
+	}
+	for i, s := range o.Statement {
+		has := slices.ContainsFunc(d.Statement, func(raw json.RawMessage) bool { return bytes.Equal(raw, s) }) ||
+			added[i].Sid != "" && slices.ContainsFunc(list, func(e policyEntry) bool { return e.Sid == added[i].Sid })
+		if !has {
+			d.Statement = append(d.Statement, s)
+		}
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return policy
+	}
+	return string(b)
+}
+
 func matchAny(patterns []string, text string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return policy.MatchPattern(strings.ToLower(p), strings.ToLower(text)) })
 }
@@ -118,13 +146,15 @@ func lets(list []policyEntry, service, bucket, key, account, source string) bool
 		applies := true
 		for operator, terms := range s.Condition {
 			for name, values := range terms {
+				not := strings.Contains(operator, "Not") // StringNotEquals, ArnNotLike
 				switch strings.ToLower(name) {
 				case "aws:sourceaccount":
-					applies = applies && slices.Contains(values, account)
+					applies = applies && matchAny(values, account) != not
 				case "aws:sourcearn":
-					applies = applies && (matchAny(values, source) || !strings.Contains(operator, "Like") && slices.Contains(values, source))
-				case "aws:securetransport":
-					applies = applies && !(s.Effect == "Deny" && slices.Contains(values, "false")) // services speak TLS
+					applies = applies && (matchAny(values, source) || slices.Contains(values, source)) != not
+				case "aws:securetransport", "aws:principalisawsservice":
+					// It is a service that calls, and services speak TLS.
+					applies = applies && (strings.HasPrefix(operator, "Null") || slices.Contains(values, "true"))
 				}
 			}
 		}

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -97,11 +98,49 @@ func judgeExport(in *Inquiry, report func(Finding)) {
 	case p.Bucket.Refused != "":
 		report(f.fix("AWS does not say whether the bucket %s is there (%s)", d.Bucket, p.Bucket.Refused))
 	default:
-		report(f.plan(exportSteps(in, ours)...))
+		if steps := exportSteps(in, ours); len(steps) > 0 {
+			report(f.plan(steps...))
+		} else if ours != nil && len(ours.lacks()) > 0 {
+			report(f.fix("the query of export %s says more than columns: change it by hand, or declare export.update: false, and a second export is made", ours.Name))
+		} else {
+			report(f.fix("see why AWS does not deliver the export, in Billing and Cost Management, Data Exports"))
+		}
 	}
 }
 
 func secondName(name string) string { return name + "-with-principals" }
+
+// simpleQuery is a query of columns alone: no condition, no other name for one.
+var simpleQuery = regexp.MustCompile(`(?is)^\s*SELECT\s+([a-z0-9_,\s]+?)\s+FROM\s+` + curTable + `\s*;?\s*$`)
+
+// columns are those that an export has. A query that says more than columns is for a
+// person to change: others may live on what it leaves out.
+func (e *Export) columns() (_ []string, plain bool) {
+	m := simpleQuery.FindStringSubmatch(e.Query)
+	if m == nil {
+		return nil, false
+	}
+	var out []string
+	for c := range strings.SplitSeq(m[1], ",") {
+		if c = strings.TrimSpace(c); c == "" || len(strings.Fields(c)) > 1 {
+			return nil, false
+		}
+		out = append(out, c)
+	}
+	return out, true
+}
+
+// improved are an export's table properties with what Waybill needs: whatever else others
+// have chosen stays.
+func (e *Export) improved() map[string]string {
+	out := wantedProperties()
+	for k, v := range e.Properties {
+		if k != "INCLUDE_IAM_PRINCIPAL_DATA" && k != "INCLUDE_RESOURCES" && (k != "TIME_GRANULARITY" || v != "MONTHLY") {
+			out[k] = v
+		}
+	}
+	return out
+}
 
 func exportSteps(in *Inquiry, ours *Export) []Step {
 	p, d := &in.Snapshot.Payer, in.Declaration.Export
@@ -118,13 +157,22 @@ func exportSteps(in *Inquiry, ours *Export) []Step {
 	query := "SELECT " + strings.Join(p.Columns.Value, ", ") + " FROM " + curTable
 	if ours != nil && d.Update {
 		var whole exporttypes.Export
-		if json.Unmarshal(ours.Whole, &whole) != nil || whole.DataQuery == nil {
+		columns, plain := ours.columns()
+		if json.Unmarshal(ours.Whole, &whole) != nil || whole.DataQuery == nil || !plain {
 			return steps
 		}
+		diff := properties(ours.Properties)
+		for _, c := range p.Columns.Value {
+			if !slices.Contains(columns, c) {
+				columns = append(columns, c)
+				diff = append(diff, "+ column "+c)
+			}
+		}
+		query = "SELECT " + strings.Join(columns, ", ") + " FROM " + curTable
 		whole.DataQuery.QueryStatement = &query
-		whole.DataQuery.TableConfigurations = map[string]map[string]string{curTable: wantedProperties()}
+		whole.DataQuery.TableConfigurations = map[string]map[string]string{curTable: ours.improved()}
 		whole.ExportArn = nil
-		return append(steps, Step{Region: d.Region, Words: "update the export " + ours.Name, Diff: properties(ours.Properties), Action: "bcm-data-exports:UpdateExport",
+		return append(steps, Step{Region: d.Region, Words: "update the export " + ours.Name, Diff: diff, Action: "bcm-data-exports:UpdateExport",
 			Input: &bcmdataexports.UpdateExportInput{ExportArn: &ours.ARN, Export: &whole}})
 	}
 	name := d.Name
@@ -144,7 +192,7 @@ func properties(have map[string]string) []string {
 	var lines []string
 	for _, k := range []string{"TIME_GRANULARITY", "INCLUDE_RESOURCES", "INCLUDE_IAM_PRINCIPAL_DATA"} {
 		want := wantedProperties()[k]
-		if have[k] == want {
+		if have[k] == want || k == "TIME_GRANULARITY" && have[k] == "DAILY" {
 			continue
 		}
 		if have[k] != "" {

@@ -128,6 +128,9 @@ func judgeLoggingOn(in *Inquiry, report func(Finding)) {
 				return
 			}
 			f = f.plan(bucketSteps(in, a, r, bucket)...)
+			if r.Bucket.Value.Exists && r.Bucket.Value.ACLs {
+				f = f.plan(ownershipStep(bucket)) // log delivery does not bear them
+			}
 			f = f.plan(putLogging(in, a, r, "switch invocation logging on", "+ s3Config.bucketName = "+bucket, "+ s3Config.keyPrefix = "+d.Logging.Prefix))
 			report(f)
 		}
@@ -204,6 +207,12 @@ func makeBucket(b *Bucket, name, region string) []Step {
 	return steps
 }
 
+// ownershipStep switches the ACLs of a bucket off.
+func ownershipStep(bucket string) Step {
+	return Step{Words: "switch the ACLs of " + bucket + " off", Diff: []string{"+ ownership BucketOwnerEnforced"}, Action: "s3:PutBucketOwnershipControls",
+		Input: &s3.PutBucketOwnershipControlsInput{Bucket: &bucket, OwnershipControls: &s3types.OwnershipControls{Rules: []s3types.OwnershipControlsRule{{ObjectOwnership: s3types.ObjectOwnershipBucketOwnerEnforced}}}}}
+}
+
 // policyStep adds a statement of ours to a bucket's policy, unless it is good without.
 func policyStep(b *Bucket, name, sid string, ours map[string]any, good func([]policyEntry) bool) []Step {
 	d, list, err := readDocument(b.Policy)
@@ -213,6 +222,9 @@ func policyStep(b *Bucket, name, sid string, ours map[string]any, good func([]po
 	text, err := d.with(sid, ours)
 	if err != nil {
 		return nil
+	}
+	if _, list, err := readDocument(text); err != nil || !good(list) {
+		return nil // a statement denies it, and no other takes that back: a person has to
 	}
 	return []Step{{Words: "let AWS write to " + name, Diff: []string{"+ statement " + sid + ": " + fmt.Sprint(ours["Principal"]) + " may s3:PutObject"}, Action: "s3:PutBucketPolicy",
 		Input: &s3.PutBucketPolicyInput{Bucket: &name, Policy: &text}}}
@@ -250,12 +262,16 @@ func judgeLogBucket(in *Inquiry, report func(Finding)) {
 		if !lets(list, "bedrock.amazonaws.com", l.Bucket, logKey(l.Prefix, a.ID), a.ID, fmt.Sprintf("arn:%s:bedrock:%s:%s:*", partition(r.Region), r.Region, a.ID)) {
 			good = false
 			f := fails("the bucket policy does not let bedrock.amazonaws.com write under %q", l.Prefix).at(a.ID, r.Region).worth(stake)
-			place(f.plan(bucketSteps(in, a, r, l.Bucket)...))
+			if steps := bucketSteps(in, a, r, l.Bucket); len(steps) > 0 {
+				f = f.plan(steps...)
+			} else {
+				f = f.fix("a statement of the bucket policy denies it: except bedrock.amazonaws.com for account %s from it, by hand", a.ID)
+			}
+			place(f)
 		}
 		if b.ACLs {
 			good = false
-			place(fails("ACLs are in force, and log delivery needs them off").at(a.ID, r.Region).plan(Step{Words: "switch ACLs off", Diff: []string{"+ ownership BucketOwnerEnforced"}, Action: "s3:PutBucketOwnershipControls",
-				Input: &s3.PutBucketOwnershipControlsInput{Bucket: &l.Bucket, OwnershipControls: &s3types.OwnershipControls{Rules: []s3types.OwnershipControlsRule{{ObjectOwnership: s3types.ObjectOwnershipBucketOwnerEnforced}}}}}))
+			place(fails("ACLs are in force, and log delivery needs them off").at(a.ID, r.Region).plan(ownershipStep(l.Bucket)))
 		}
 		if good {
 			place(holds("logs can be delivered"))

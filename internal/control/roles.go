@@ -180,18 +180,36 @@ func trusts(list []policyEntry, principal, action string) bool {
 	return allowed
 }
 
+// letsIn says whether a trust policy allows already what a statement of ours would.
+func letsIn(list []policyEntry, ours map[string]any) bool {
+	b, err := json.Marshal(ours)
+	if err != nil {
+		return false
+	}
+	var s policyEntry
+	if json.Unmarshal(b, &s) != nil {
+		return false
+	}
+	for _, p := range s.Principal["AWS"] {
+		for _, action := range s.Action {
+			if !trusts(list, p, action) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // trustSteps rewrite a trust policy: with the gateway in it, and where only is set with
 // nobody in it who is not declared. Denials, and statements for those who are declared,
 // stay as they are written.
 func trustSteps(g *DeclaredGateway, doc *document, list []policyEntry, name string, only bool) []Step {
-	ours := trustStatements(g)
 	var keep []any
+	var kept []policyEntry
+	ours := trustStatements(g)
 	var diff []string
 	risk := ""
 	for i, s := range list {
-		if s.Sid == "WaybillGateway" || s.Sid == "WaybillOthers" {
-			continue
-		}
 		stranger := s.Effect == "Allow" && (len(s.NotPrincipal) > 0 || slices.ContainsFunc(slices.Concat(s.Principal["AWS"], s.Principal["Federated"], s.Principal["Service"], s.Principal["CanonicalUser"]),
 			func(p string) bool { return !slices.Contains(g.Principals, p) && !slices.Contains(g.Others, p) }))
 		if only && stranger {
@@ -200,9 +218,25 @@ func trustSteps(g *DeclaredGateway, doc *document, list []policyEntry, name stri
 			continue
 		}
 		keep = append(keep, doc.Statement[i])
+		kept = append(kept, s)
 	}
 	for _, s := range ours {
+		// Who is let in already stays so as it is written: a statement without the conditions
+		// of that one would take them back.
+		if letsIn(kept, s) {
+			continue
+		}
+		for i := range kept {
+			if kept[i].Sid == s["Sid"] { // ours of an earlier run
+				if len(kept[i].Condition) > 0 {
+					s["Condition"] = kept[i].Condition
+				}
+				keep, kept = slices.Delete(keep, i, i+1), slices.Delete(kept, i, i+1)
+				break
+			}
+		}
 		keep = append(keep, s)
+		kept = append(kept, policyEntry{Sid: fmt.Sprint(s["Sid"])})
 		diff = append(diff, fmt.Sprintf("+ statement %s: %v may %v", s["Sid"], s["Principal"], s["Action"]))
 	}
 	b, err := json.Marshal(map[string]any{"Version": doc.Version, "Statement": keep})

@@ -43,9 +43,13 @@ func Permissions(steps []Step) map[string]any {
 			changes["cur:PutReportDefinition"] = true // AWS asks for both
 		case "bedrock:CreateInferenceProfile":
 			changes["bedrock:TagResource"] = true // a profile is made with its tags
+		case "s3:CreateBucket":
+			changes["s3:PutBucketOwnershipControls"] = true // it is made with its ownership
 		case "iam:CreateRole":
 			changes["iam:TagRole"] = true
-		case "bedrock-mantle:CreateProject":
+		case "bcm-data-exports:UpdateExport":
+			changes["cur:PutReportDefinition"] = true
+		case "bedrock-mantle:CreateProject", "bedrock-mantle:UpdateProject":
 			changes["bedrock-mantle:TagResource"] = true
 		}
 	}
