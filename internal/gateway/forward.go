@@ -60,8 +60,8 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	answer.Body = c.patient(ctx, answer.Body)
 	c.record.Status = answer.StatusCode
 	c.record.RequestID = bedrock.RequestID(answer.Header)
-	if at, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-		c.record.StartedAt = at.UTC() // the bill goes by AWS's clock
+	if at, ok := c.g.date(answer.Header.Get("Date")); ok {
+		c.record.StartedAt = at // the bill goes by AWS's clock
 	}
 	if err := synced(ctx); err != nil && slow(ctx) != nil {
 		c.record.UsageFrom = "the call took too long"
@@ -551,6 +551,27 @@ func (c *call) close(ctx context.Context) {
 	}
 	c.g.Metrics.ended(c)
 	c.log(ctx)
+}
+
+// A dated is a Date header and what it says.
+type dated struct {
+	text string
+	at   time.Time
+}
+
+// date reads a Date header. Those of one second are the same, and under load there are
+// thousands of them.
+func (g *Gateway) date(text string) (time.Time, bool) {
+	if last := g.dated.Load(); last != nil && last.text == text {
+		return last.at, true
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return time.Time{}, false
+	}
+	at = at.UTC()
+	g.dated.Store(&dated{strings.Clone(text), at})
+	return at, true
 }
 
 // enter opens the call in the journal, and settle closes it there. A record takes some two

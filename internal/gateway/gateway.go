@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -134,6 +135,7 @@ type Gateway struct {
 	limits *limiter
 	calls  sync.WaitGroup
 	looks  looks
+	dated  atomic.Pointer[dated] // the last one
 }
 
 // Reload puts a new configuration. Calls under way keep theirs.
