@@ -152,7 +152,7 @@ func (v evidence) keys(groups []ledger.CallGroup) []control.KeyUsage {
 		stats, _, _ := ledger.KeyStats(groups, 0)
 		for _, s := range stats {
 			if takes(s.Key) {
-				out = append(out, control.KeyUsage{Key: s.Key, Carrier: string(carrier), Calls: s.Calls, Cost: s.Cost, Distinct: s.Distinct})
+				out = append(out, control.KeyUsage{Key: policy.Shown(s.Key), Carrier: string(carrier), Calls: s.Calls, Cost: s.Cost, Distinct: s.Distinct})
 			}
 		}
 	}
@@ -218,6 +218,7 @@ func (d days) addTokens(u *waybill.UsageTotal) {
 }
 
 func addValue(to map[[3]string]*control.ValueUsage, key, value, source string, calls int64, cost waybill.Money) {
+	key = policy.Shown(key) // a key may be personal data as well
 	sensitive := ""
 	if f, ok := screen.Value(value); ok {
 		value, sensitive = "", f.Name // a snapshot is a file, and holds no secret

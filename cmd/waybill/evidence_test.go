@@ -84,3 +84,14 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("%d sessions at the peak, want 2", got)
 	}
 }
+
+// A key that is personal data itself is told by its kind, as values are.
+func TestSensitiveKeyIsNotKept(t *testing.T) {
+	to := make(map[[3]string]*control.ValueUsage)
+	addValue(to, "ann@example.com", "x", "log", 1, waybill.Money{})
+	for id, v := range to {
+		if strings.Contains(fmt.Sprint(id, *v), "ann@") || v.Key != policy.Shown("ann@example.com") {
+			t.Errorf("kept is %+v", v)
+		}
+	}
+}

@@ -30,7 +30,7 @@ func keyControls() []Control {
 		Holds:  "CloudTrail shows no call to Claude Platform on AWS, which is billed through Marketplace.",
 		Seen:   "cloudtrail:LookupEvents for aws-external-anthropic.amazonaws.com. AWS documents no name for its events: this is its signing name.",
 		Why:    "Such spend is on no Bedrock line of the bill, and no carrier of tags reaches it.",
-		Remedy: "Deny it with a service control policy, or declare that it is meant to be.",
+		Remedy: "Deny it with a service control policy.",
 		Reads:  []string{"cloudtrail:LookupEvents"},
 		judge:  judgeSideDoors,
 	}}

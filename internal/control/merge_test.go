@@ -217,3 +217,19 @@ func TestBucketsAreAskedForByOwner(t *testing.T) {
 type doer func(*http.Request) (*http.Response, error)
 
 func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }
+
+// More in the ledger than CloudWatch counts is no call that went round the gateway, and
+// nobody is sent to look for one.
+func TestMoreInTheLedgerSendsNobodyLooking(t *testing.T) {
+	s := newSetting(t)
+	s.ledger.evidence.Days[0].Calls *= 2
+	found := of(s.audit(), "complete-runtime", Fails)
+	if len(found) != 1 {
+		t.Fatalf("found:%s", show(found))
+	}
+	for _, f := range found {
+		if f.Severity != Low || !strings.HasPrefix(f.Fix, "nothing went round") {
+			t.Errorf("%s: fix: %s", show([]Finding{f}), f.Fix)
+		}
+	}
+}

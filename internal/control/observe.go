@@ -407,7 +407,7 @@ func (c *clients) bucket(ctx context.Context, name string) (Bucket, error) {
 			rule := LifecycleRule{ID: aws.ToString(r.ID), Enabled: r.Status == "Enabled", Prefix: aws.ToString(r.Prefix)} //nolint:staticcheck // rules made long ago have it in the place of a filter
 			if r.Filter != nil {
 				rule.Prefix = aws.ToString(r.Filter.Prefix)
-				if r.Filter.Tag != nil || r.Filter.And != nil {
+				if r.Filter.Tag != nil || r.Filter.And != nil || r.Filter.ObjectSizeGreaterThan != nil || r.Filter.ObjectSizeLessThan != nil {
 					continue // it is for some objects only
 				}
 			}
