@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
@@ -67,7 +69,7 @@ func (m *mantle) projects(ctx context.Context) ([]Project, error) {
 			LastID  string    `json:"last_id"`
 			HasMore bool      `json:"has_more"`
 		}
-		if err := m.call(ctx, http.MethodGet, path, nil, &page); err != nil {
+		if err := m.get(ctx, path, &page); err != nil {
 			return nil, err
 		}
 		for _, p := range page.Data {
@@ -79,6 +81,31 @@ func (m *mantle) projects(ctx context.Context) ([]Project, error) {
 			return all, nil
 		}
 		after = page.LastID
+	}
+}
+
+// A busyError is an answer after which the same question may be put again.
+type busyError struct{ text string }
+
+func (e *busyError) Error() string { return e.text }
+
+// get asks, and asks again as often as the AWS SDK does where it is throttled.
+func (m *mantle) get(ctx context.Context, path string, out any) error {
+	pause := retry.NewExponentialJitterBackoff(retry.DefaultMaxBackoff)
+	for n := 1; ; n++ {
+		err := m.call(ctx, http.MethodGet, path, nil, out)
+		if _, busy := errors.AsType[*busyError](err); !busy || n >= m.config.RetryMaxAttempts {
+			return err
+		}
+		wait, delayErr := pause.BackoffDelay(n-1, err)
+		if delayErr != nil {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 
@@ -130,7 +157,11 @@ func (m *mantle) call(ctx context.Context, method, path string, in, out any) err
 		if e.Error.Message == "" {
 			e.Error.Message = e.Message
 		}
-		return fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, e.Error.Message)
+		err := fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, e.Error.Message)
+		if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500 {
+			return &busyError{err.Error()}
+		}
+		return err
 	}
 	if out == nil {
 		return nil

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -230,6 +231,27 @@ func TestMoreInTheLedgerSendsNobodyLooking(t *testing.T) {
 	for _, f := range found {
 		if f.Severity != Low || !strings.HasPrefix(f.Fix, "nothing went round") {
 			t.Errorf("%s: fix: %s", show([]Finding{f}), f.Fix)
+		}
+	}
+}
+
+// The Projects API has no client that asks again where it is throttled: ours does, and as
+// often as the others.
+func TestThrottledProjects(t *testing.T) {
+	for _, tt := range []struct{ attempts, asked int }{{1, 1}, {3, 2}} {
+		s := newSetting(t)
+		asked := 0
+		s.access.base.RetryMaxAttempts = tt.attempts
+		s.access.base.HTTPClient = doer(func(r *http.Request) (*http.Response, error) {
+			if asked++; asked == 1 {
+				return &http.Response{StatusCode: http.StatusTooManyRequests, Status: "429 Too Many Requests", Body: http.NoBody}, nil
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(`{"data":[{"id":"proj_1","status":"active"}]}`))}, nil
+		})
+		m := s.access.at(payer, "us-east-1").mantle
+		projects, err := m.projects(t.Context())
+		if asked != tt.asked || (err == nil) != (tt.asked > 1) || len(projects) != tt.asked-1 {
+			t.Errorf("%d attempts: asked %d times, %d projects, %v", tt.attempts, asked, len(projects), err)
 		}
 	}
 }
