@@ -13,8 +13,9 @@ import (
 )
 
 // checkTable compares ParseUsageType with a table of usage_type, dialect,
-// region_prefix, model_text, kind, tier, scope, long_context, unparsed.
-func checkTable(t *testing.T, path string) {
+// region_prefix, model_text, kind, tier, scope, long_context, unparsed. With more, what a table
+// has left unread, as kind other, may be known here.
+func checkTable(t *testing.T, path string, more bool) {
 	t.Helper()
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,6 +37,9 @@ func checkTable(t *testing.T, path string) {
 		}
 		got := []string{string(u.Dialect), u.RegionPrefix, u.Model, string(u.Kind), u.Tier, string(u.Scope), long, u.Unparsed}
 		for i, want := range row[1:9] {
+			if row[4] == "other" && u.Kind != Other && more && (i == 2 || i == 3 || i == 7) {
+				continue
+			}
 			if got[i] != want {
 				t.Errorf("%s: %s = %q, want %q", row[0], rows[0][i+1], got[i], want)
 			}
@@ -46,11 +50,11 @@ func checkTable(t *testing.T, path string) {
 	}
 }
 
-func TestUsageTypes(t *testing.T) { checkTable(t, "testdata/usage-types.csv") }
+func TestUsageTypes(t *testing.T) { checkTable(t, "testdata/usage-types.csv", false) }
 
 // The table of real usage types lies beside the checkout where it is to be had.
 func TestUsageTypesFoundInPublic(t *testing.T) {
-	checkTable(t, filepath.Join("..", "..", "..", "shared", "samples", "usage-types.csv"))
+	checkTable(t, filepath.Join("..", "..", "..", "shared", "samples", "usage-types.csv"), true)
 }
 
 func FuzzUsageType(f *testing.F) {
