@@ -181,7 +181,7 @@ master_process off;
 pid %[1]s/nginx.pid;
 error_log stderr error;
 worker_rlimit_nofile %[4]d;
-events { worker_connections %[4]d; }
+events { worker_connections %[5]d; }
 http {
   access_log off;
   client_body_temp_path %[1]s/body;
@@ -208,7 +208,8 @@ http {
 
 func startNginx(b *bench, c *contestant, listen string) (*exec.Cmd, error) {
 	file := filepath.Join(c.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.streams+100)
+	text := fmt.Sprintf(nginxConfig, c.dir, listen, c.fake.address(), 2*b.streams+100,
+		3*b.streams+100) // it drops connections without a request when a sixteenth is left
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
