@@ -29,6 +29,7 @@ import (
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
+	"github.com/waybill-dev/waybill/internal/downstream"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/journal"
 	"github.com/waybill-dev/waybill/internal/profile"
@@ -155,10 +156,11 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
-	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
+	front := &downstream.Server{Handler: routes(g, sessions, who), HeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes, Log: log}
 	back := &http.Server{Handler: admin(book, who, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
-	front.TLSConfig = secure.config()
+	if c.tls != nil {
+		front.TLS = secure.config()
+	}
 	ended := make(chan error, 2)
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -168,13 +170,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), book.Stop())
 	}
-	go func() {
-		if c.tls != nil {
-			ended <- front.ServeTLS(listener, "", "")
-		} else {
-			ended <- front.Serve(listener)
-		}
-	}()
+	go func() { ended <- front.Serve(listener) }()
 	go func() { ended <- back.Serve(adminListener) }()
 	log.Info("waybilld is ready", "listen", listener.Addr().String(), "admin", adminListener.Addr().String(), "policy", c.gateway.Policy.Version(), "version", build())
 
@@ -249,14 +245,6 @@ func warn(log *slog.Logger, c *config) {
 	for _, w := range c.gateway.Policy.Warnings() {
 		log.Warn("the tag policy is allowed and unwise", "what", w)
 	}
-}
-
-func protocols() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(true)
-	return p
 }
 
 // transport is the way to AWS: no redirects, no retries of its own, no compression,

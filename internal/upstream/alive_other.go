@@ -8,8 +8,12 @@ import "net"
 // Without that a call might be sent to one that is closed already, and fail.
 const canCheck = false
 
-type rawConn = struct{}
+type rawConn interface {
+	Read(func(fd uintptr) bool) error
+}
 
-func rawOf(net.Conn) rawConn { return rawConn{} }
+func rawOf(net.Conn) rawConn { return nil }
 
-func (*conn) alive() bool { return false }
+func (*wire) receiver() func(fd uintptr) bool { return nil }
+
+func (*wire) quiet() bool { return false }

@@ -3,7 +3,9 @@
 package upstream
 
 import (
+	"io"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -21,18 +23,43 @@ func rawOf(c net.Conn) rawConn {
 	return nil
 }
 
-// alive reports whether the other side has neither closed the connection nor said
-// something that nobody asked for. One that cannot be looked at counts as dead.
-func (cn *conn) alive() bool {
-	if cn.raw == nil {
+// receiver is what receives into a block. It gives the block back where nothing is there.
+func (w *wire) receiver() func(fd uintptr) bool {
+	return func(fd uintptr) bool {
+		b := blocks.Get().(*block)
+		n, err := syscall.Read(int(fd), b[:])
+		for err == syscall.EINTR {
+			n, err = syscall.Read(int(fd), b[:])
+		}
+		if n > 0 {
+			w.block, w.got, w.full = b, b[:n], n == len(b)
+			return true
+		}
+		blocks.Put(b)
+		switch err {
+		case syscall.EAGAIN:
+			return false
+		case nil:
+			w.failed = io.EOF
+		default:
+			w.failed = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+}
+
+// quiet reports whether the other side has neither closed the connection nor said
+// something that nobody asked for. One that cannot be looked at counts as closed.
+func (w *wire) quiet() bool {
+	if w.raw == nil {
 		return false
 	}
 	quiet := false
-	err := cn.raw.Read(func(fd uintptr) bool {
+	err := w.raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		quiet = err == syscall.EAGAIN
 		return true
 	})
-	return err == nil && quiet && cn.drained()
+	return err == nil && quiet && len(w.got) == 0
 }
