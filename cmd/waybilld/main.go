@@ -45,7 +45,8 @@ usage: waybilld --config FILE [--check]
   --version       say which build this is
 
 Signals: SIGHUP reads the configuration again (a bad one is refused and the old one
-stays; reload: watch does so when a file changes), SIGTERM and SIGINT stop taking calls, finish those under way, and end.
+stays; reload: watch does so when a file changes), SIGTERM and SIGINT turn /readyz false, wait
+timeouts.notice (a second one does not), stop taking calls, finish those under way, and end.
 `
 
 func main() {
@@ -203,6 +204,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 			return errors.Join(err, book.Stop())
 		case <-ctx.Done():
 			draining.Store(true)
+			giveNotice(c.notice, log)
 			log.Info("draining")
 			patience, cancel := context.WithTimeout(context.Background(), c.drainOnStop)
 			defer cancel()
@@ -216,6 +218,22 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 			back.Close()
 			return errors.Join(err, book.Stop())
 		}
+	}
+}
+
+// giveNotice waits, while calls are still taken, for whatever sends callers here to see that
+// the gateway is ready no longer. A second signal ends the wait.
+func giveNotice(d time.Duration, log *slog.Logger) {
+	if d <= 0 {
+		return
+	}
+	log.Info("leaving: /readyz says so, and calls are still taken", "for", d)
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(again)
+	select {
+	case <-time.After(d):
+	case <-again:
 	}
 }
 

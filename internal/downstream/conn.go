@@ -25,8 +25,10 @@ type conn struct {
 	state  *tls.ConnectionState
 	remote string
 
-	in          *[]byte // pooled; nil while it would be empty
-	read, write int     // what was received and not read yet lies between them
+	in          *[]byte               // pooled; nil while it would be empty
+	read, write int                   // what was received and not read yet lies between them
+	receive     func(fd uintptr) bool // into the buffer, from the socket
+	failed      error                 // of receive
 	request     http.Request
 	blanks      int // line-break characters that may come before the next head: old clients end a POST with one, and net/http lets four pass
 
@@ -195,22 +197,33 @@ func (c *conn) head(first bool) (n int, plain bool) {
 	return n, plain
 }
 
-// fill reads what there is. At least one byte of room is free, or can be made.
+// fill reads what there is, and waits for it. Less than the buffer is held.
 func (c *conn) fill() error {
+	if c.secure == nil {
+		c.failed = nil
+		if err := c.tcp.Read(c.receive); err != nil {
+			return err
+		}
+		return c.failed
+	}
+	c.room()
+	n, err := c.secure.Read((*c.in)[c.write:])
+	c.write += n
+	if n > 0 {
+		return nil // what is wrong, the next one tells
+	}
+	return err
+}
+
+// room makes room in the buffer for what is received next.
+func (c *conn) room() {
 	if c.in == nil {
 		c.in, c.read, c.write = ins.Get().(*[]byte), 0, 0
 	}
-	b := *c.in
 	if c.read > 0 {
-		c.write = copy(b, b[c.read:c.write])
+		c.write = copy(*c.in, (*c.in)[c.read:c.write])
 		c.read = 0
 	}
-	n, err := c.way.Read(b[c.write:])
-	c.write += n
-	if n > 0 {
-		return nil
-	}
-	return err
 }
 
 // release gives the buffer back if nothing is left in it.

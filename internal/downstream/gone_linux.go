@@ -1,7 +1,9 @@
 package downstream
 
 import (
+	"io"
 	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +17,32 @@ func rawOf(c net.Conn) syscall.RawConn {
 		}
 	}
 	return nil
+}
+
+// receiver is a function that reads what the socket has into the connection's buffer, and
+// reports whether there was something, be it the end. It takes the buffer for that moment
+// only, so that a connection which waits holds none.
+func (c *conn) receiver() func(fd uintptr) bool {
+	return func(fd uintptr) bool {
+		c.room()
+		b := (*c.in)[c.write:]
+		for {
+			n, err := unix.Read(int(fd), b)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err == unix.EAGAIN:
+				c.release()
+				return false
+			case err != nil:
+				c.failed = os.NewSyscallError("read", err)
+			case n == 0:
+				c.failed = io.EOF
+			}
+			c.write += max(n, 0)
+			return true
+		}
+	}
 }
 
 // hungUp reports whether the other side has closed the connection, or its half of it, be

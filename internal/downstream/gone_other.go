@@ -11,4 +11,6 @@ import (
 // serves all.
 func rawOf(net.Conn) syscall.RawConn { return nil }
 
+func (*conn) receiver() func(fd uintptr) bool { return nil }
+
 func hungUp(syscall.RawConn) bool { return false }

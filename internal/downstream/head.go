@@ -57,10 +57,13 @@ func readHead(b []byte, r *http.Request) (n int, plain bool) {
 			return 0, false
 		}
 		name, value = line[:colon], trim(line[colon+1:])
-		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+		canonical, ok := readName(name)
+		if !ok || !isValue(value) {
 			return 0, false
 		}
-		name = http.CanonicalHeaderKey(name)
+		if !canonical {
+			name = http.CanonicalHeaderKey(name)
+		}
 		switch name {
 		case "Host":
 			if r.Host != "" || value == "" || !httpguts.ValidHostHeader(value) {
@@ -95,6 +98,40 @@ func readHead(b []byte, r *http.Request) (n int, plain bool) {
 		return 0, false
 	}
 	return n, true
+}
+
+// tokens are the characters of names (RFC 9110, section 5.6.2).
+var tokens = func() (t [256]bool) {
+	for c := range t {
+		t[c] = httpguts.IsTokenRune(rune(c))
+	}
+	return t
+}()
+
+// readName reports whether a name is one, and whether it is written as net/http writes it.
+func readName(name string) (canonical, ok bool) {
+	canonical, begins := true, true // a word
+	for i := range len(name) {
+		c := name[i]
+		if !tokens[c] {
+			return false, false
+		}
+		if begins && 'a' <= c && c <= 'z' || !begins && 'A' <= c && c <= 'Z' {
+			canonical = false
+		}
+		begins = c == '-'
+	}
+	return canonical, true
+}
+
+// isValue reports whether nothing in a value controls anything.
+func isValue(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // begins reports whether a plain request may begin like this.

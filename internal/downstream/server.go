@@ -106,6 +106,7 @@ func (s *Server) log() *slog.Logger {
 // start serves a connection in a goroutine of its own.
 func (s *Server) start(raw net.Conn) {
 	c := &conn{server: s, raw: raw, way: raw, tcp: rawOf(raw), remote: raw.RemoteAddr().String()}
+	c.receive = c.receiver()
 	if s.TLS != nil {
 		c.secure = tls.Server(raw, s.TLS)
 		c.way = c.secure

@@ -32,7 +32,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	defer end()
 	request, err := c.signed(ctx, r.Context())
 	c.caller.of(w, r)
-	if err == nil && c.caller.left() { // nothing is billed yet
+	if err == nil && (c.caller.gone() || c.g.Now().Sub(c.started) > patience && c.caller.left()) { // nothing is billed yet
 		err = &waybill.Error{Kind: waybill.Unavailable, Code: "WB1503", Message: "the caller left before the call did", Err: context.Cause(r.Context())}
 	}
 	if err != nil {
@@ -79,22 +79,22 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	c.pass(ctx, w, answer)
 }
 
+// patience is how long a call may wait, for its body or a session, before it is worth
+// asking whether its caller still does.
+const patience = 10 * time.Millisecond
+
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
 // role session is waited for as long as the caller stays.
 func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
-	base, service := c.config.Upstream[c.record.Endpoint], "bedrock"
+	service := "bedrock"
 	if c.record.Endpoint == waybill.Mantle {
 		service = "bedrock-mantle"
-		if base == "" {
-			base = "https://bedrock-mantle.{region}.api.aws"
-		}
-	} else if base == "" {
-		base = "https://bedrock-runtime.{region}.amazonaws.com"
 	}
-	u, err := url.Parse(strings.ReplaceAll(base, "{region}", c.record.Region))
+	base, err := c.config.upstream(c.record.Endpoint, c.record.Region)
 	if err != nil {
-		return nil, fmt.Errorf("upstream of %s: %w", c.record.Endpoint, err)
+		return nil, err
 	}
+	u := *base
 	if u.Path, err = url.PathUnescape(c.path); err != nil {
 		return nil, fmt.Errorf("path to AWS: %w", err)
 	}
@@ -106,17 +106,15 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	case bedrock.DeleteResponse:
 		method = http.MethodDelete
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "", nil)
-	if err != nil {
-		return nil, fmt.Errorf("request to AWS: %w", err)
-	}
+	r := (&http.Request{Method: method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		URL: &u, Host: u.Host, // as it came, escapes and all
+		Header: c.header, // what an earlier try has put there, the signature puts anew
+	}).WithContext(ctx)
 	if len(c.body) > 0 {
 		r.ContentLength = int64(len(c.body))
 		r.GetBody = func() (io.ReadCloser, error) { return &sentBody{left: c.body}, nil }
 		r.Body = &sentBody{left: c.body}
 	}
-	r.URL, r.Host = u, u.Host // as it came, escapes and all
-	r.Header = c.header       // what an earlier try has put there, the signature puts anew
 	signed, err := c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
 	if err != nil && c.fallBack(err) {
 		signed, err = c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -99,4 +101,65 @@ func BenchmarkReadHead(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What an open stream holds while it waits for its next event: heap, and the stack of who
+// reads it. Both sides' sockets are in it, some 600 bytes each.
+func BenchmarkOpenStreams(b *testing.B) {
+	const streams = 1000
+	said := fmt.Appendf(nil, awsHead+"5\r\nevent\r\n", "Transfer-Encoding: chunked")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	var held []net.Conn
+	go func() {
+		buf := make([]byte, 4<<10)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, c)
+			c.Read(buf)
+			c.Write(said)
+		}
+	}()
+	c := &Client{}
+	var before, after runtime.MemStats
+	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var wg, begun sync.WaitGroup
+		begun.Add(streams)
+		for range streams {
+			wg.Go(func() {
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.Addr().String()+"/", strings.NewReader("{}"))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				a, err := c.RoundTrip(r)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer a.Body.Close()
+				var buf [64]byte
+				a.Body.Read(buf[:])
+				begun.Done()
+				a.Body.Read(buf[:]) // until the context ends
+			})
+		}
+		begun.Wait()
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/streams, "heap-B/stream")
+		b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/streams, "stack-B/stream")
+		cancel()
+		wg.Wait()
+	}
 }

@@ -67,13 +67,21 @@ func (w *wire) wait() error {
 		return w.read()
 	}
 	w.failed = nil
-	if err := w.raw.Read(w.receive); err != nil {
-		if e, ok := errors.AsType[*net.OpError](err); ok {
-			e.Op = "read" // "raw-read" says nothing to whoever reads the log
-		}
-		return err
+	if err := w.raw.Read(w.receive); err != nil || w.failed != nil {
+		return w.failure(err)
 	}
-	if w.failed == nil || errors.Is(w.failed, io.EOF) {
+	return nil
+}
+
+// failure is how a Read would have failed.
+func (w *wire) failure(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		e.Op = "read" // "raw-read" says nothing to whoever reads the log
+	}
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(w.failed, io.EOF):
 		return w.failed
 	}
 	return &net.OpError{Op: "read", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: w.failed}
