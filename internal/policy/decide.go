@@ -333,7 +333,7 @@ func (c *decider) clean(k *key, value, source string) (string, bool) {
 	if _, ok := k.retiredValue(sent); ok {
 		c.note(k, "deprecated_value", fmt.Sprintf("the value of tag %q is deprecated", k.name), "send "+value)
 		c.step(k.name, source, "changed: the value is deprecated and stands for %s", value)
-	} else if value != sent {
+	} else if value != sent && c.trace { // asked here, since aliases are common and arguments cost
 		c.step(k.name, source, "changed: an alias of %s", value)
 	}
 	if c.day > 0 && len(c.p.reorganisations) > 0 {
