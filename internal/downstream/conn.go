@@ -391,7 +391,8 @@ func (b *body) stop() (left int64) {
 	return b.left
 }
 
-// discard reads what is left, if that is little, and reports whether nothing is left.
+// discard reads what is left, if that is little, and reports whether nothing is left. A
+// handler that reads on is told so: it may not take the body for whole.
 func (b *body) discard() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -401,6 +402,7 @@ func (b *body) discard() bool {
 	if b.left == 0 {
 		return true
 	}
+	b.over = true
 	scratch := ins.Get().(*[]byte)
 	defer ins.Put(scratch)
 	for b.left > 0 {
