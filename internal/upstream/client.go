@@ -252,7 +252,7 @@ func (c *Client) dial(ctx context.Context, u *url.URL, to address) (*conn, error
 		return nil, err
 	}
 	cn := &conn{client: c, to: to, wire: wire{Conn: raw, raw: rawOf(raw)}}
-	cn.wire.receive = cn.wire.receiver()
+	cn.wire.receive, cn.wire.look = cn.wire.receiver(), cn.wire.looker()
 	cn.Conn = &cn.wire
 	cn.cut = func() { cn.Close() }
 	if to.scheme == "http" {
