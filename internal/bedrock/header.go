@@ -35,8 +35,12 @@ func TakeMetadata(h http.Header) []string {
 // the values it had.
 func TakeProject(h http.Header) []string {
 	return take(h, func(name string) bool {
-		return strings.EqualFold(name, projectHeader) || strings.EqualFold(name, invokeProjectHeader) ||
-			slices.ContainsFunc(WorkspaceHeaders, func(w string) bool { return strings.EqualFold(name, w) })
+		for _, w := range WorkspaceHeaders {
+			if strings.EqualFold(name, w) {
+				return true
+			}
+		}
+		return strings.EqualFold(name, projectHeader) || strings.EqualFold(name, invokeProjectHeader)
 	})
 }
 

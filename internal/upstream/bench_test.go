@@ -4,11 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -99,4 +103,92 @@ func BenchmarkReadHead(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What an open stream holds while it waits for its next event: heap, and the stack of who
+// reads it. Both sides' connections are in it: some 600 bytes each, and what TLS keeps.
+func BenchmarkOpenStreams(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { openStreams(b, nil) })
+	b.Run("TLS", func(b *testing.B) {
+		s := httptest.NewUnstartedServer(nil)
+		s.StartTLS() // for its certificate
+		defer s.Close()
+		openStreams(b, s)
+	})
+}
+
+func openStreams(b *testing.B, secure *httptest.Server) {
+	const streams = 500
+	said := fmt.Appendf(nil, awsHead+"5\r\nevent\r\n", "Transfer-Encoding: chunked")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	c, base := &Client{}, "http://"+l.Addr().String()+"/"
+	if secure != nil {
+		l = tls.NewListener(l, secure.TLS)
+		c.TLS, base = secure.Client().Transport.(*http.Transport).TLSClientConfig, "https://"+l.Addr().String()+"/"
+	}
+	var held []net.Conn
+	go func() {
+		buf := make([]byte, 4<<10)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, c)
+			c.Read(buf)
+			c.Write(said)
+		}
+	}()
+	var before, after runtime.MemStats
+	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var wg, begun sync.WaitGroup
+		begun.Add(streams)
+		for range streams {
+			wg.Go(func() {
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, base, strings.NewReader("{}"))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if err := hold(c, r, begun.Done); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		begun.Wait()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/streams, "stack-at-first-B/stream")
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/streams, "heap-B/stream")
+		b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/streams, "stack-B/stream")
+		cancel()
+		wg.Wait()
+	}
+}
+
+// hold makes a call and reads its first event, and the next until the context ends, with
+// two kilobytes of stack in use, as they are below the gateway.
+func hold(c *Client, r *http.Request, begun func()) error {
+	var frame [2 << 10]byte
+	a, err := c.RoundTrip(r)
+	if err != nil {
+		begun()
+		return err
+	}
+	defer a.Body.Close()
+	a.Body.Read(make([]byte, 64))
+	begun()
+	n, _ := a.Body.Read(make([]byte, 64))
+	frame[n]++
+	runtime.KeepAlive(&frame)
+	return nil
 }

@@ -65,7 +65,7 @@ type way struct {
 	request  *http.Request
 	unwatch  func() bool   // nil where the context never ends
 	answer   http.Response // if its head is a plain one
-	left     int64         // of the body, where its length is known
+	left     int64         // of the body, where its length is known; else negative
 	chunks   chunks        // where it is not
 	body     io.Reader     // where net/http has read the head; else nil
 	err      error         // of an earlier Read
@@ -187,7 +187,19 @@ func (w *way) cause(err error) error {
 	return err
 }
 
-// Read reads of the answer's body. Its end puts the connection back.
+// Wait waits until something of the body has come, or nothing can come any more, which
+// Read tells. Whoever reads a stream needs no buffer meanwhile.
+func (w *way) Wait() {
+	if w.closed.Load() || w.err != nil || w.body != nil {
+		return
+	}
+	if err := w.cn.fill(); err != nil {
+		_ = w.ends(cut(err)) // for Read
+	}
+}
+
+// Read reads of the answer's body. Its end puts the connection back. A stream waits here
+// for most of its time, with as little on its stack as can be.
 func (w *way) Read(p []byte) (int, error) {
 	if w.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
@@ -195,8 +207,15 @@ func (w *way) Read(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
-	var n int
-	var err error
+	if w.left < 0 && len(p) > 0 {
+		if w.Wait(); w.err != nil {
+			return 0, w.err
+		}
+	}
+	return w.read(p)
+}
+
+func (w *way) read(p []byte) (n int, err error) {
 	switch {
 	case w.body != nil:
 		n, err = w.body.Read(p)
@@ -206,13 +225,14 @@ func (w *way) Read(p []byte) (int, error) {
 		n, err = w.readChunks(p)
 	}
 	if err != nil {
-		w.ends(err)
+		err = w.ends(err)
 	}
-	return n, w.err
+	return n, err
 }
 
-// ends ends the call where its body ends, or breaks.
-func (w *way) ends(err error) {
+// ends ends the call where its body ends, or breaks, and is the error that Read gives from
+// then on.
+func (w *way) ends(err error) error {
 	switch {
 	case errors.Is(err, errRest):
 		w.reusable = false
@@ -225,6 +245,7 @@ func (w *way) ends(err error) {
 		err = w.cause(err)
 	}
 	w.err = err
+	return err
 }
 
 // readLength reads of a body of known length, with io.EOF behind its last byte.
@@ -236,32 +257,15 @@ func (w *way) readLength(p []byte) (int, error) {
 	return n, cut(err)
 }
 
-// small is how much room is too little to receive into.
-const small = 256
-
-// readChunks reads of a body in chunks. It receives into p itself, and takes the coding
-// off there.
+// readChunks reads of a body in chunks, of which something is pending.
 func (w *way) readChunks(p []byte) (n int, err error) {
-	cn := w.cn
 	for len(p) > 0 && n == 0 && err == nil {
-		if len(p) < small {
-			if err := cn.fill(); err != nil {
-				return 0, cut(err)
-			}
+		if err := w.cn.fill(); err != nil { // there was no data in what was pending
+			return 0, cut(err)
 		}
-		used := 0
-		if len(cn.pending) > 0 {
-			n, used, err = w.chunks.read(p, cn.pending, &w.answer.Trailer)
-			cn.used(used)
-			continue
-		}
-		got, failed := cn.receive(p)
-		if failed != nil {
-			return 0, cut(failed)
-		}
-		if n, used, err = w.chunks.read(p, p[:got], &w.answer.Trailer); used < got {
-			w.reusable = false // more has come than the answer
-		}
+		var used int
+		n, used, err = w.chunks.read(p, w.cn.pending, &w.answer.Trailer)
+		w.cn.used(used)
 	}
 	return n, err
 }

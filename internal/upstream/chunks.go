@@ -10,8 +10,8 @@ import (
 	"net/textproto"
 )
 
-// chunks takes the chunked coding off (RFC 9112, section 7.1), as net/http does, and
-// needs no buffer: a stream waits for its next event for most of its time.
+// chunks takes the chunked coding off (RFC 9112, section 7.1) as net/http does, and needs
+// no buffer while it waits for more.
 type chunks struct {
 	at      place
 	digits  uint8
@@ -46,7 +46,7 @@ var errChunks = errors.New("malformed chunked encoding")
 
 // read takes the coding off src, until it or dst is full, and says how many bytes of data
 // it has put into dst and how many of src it has read. The error is io.EOF where the
-// body ends. dst may be where src is.
+// body ends.
 func (c *chunks) read(dst, src []byte, trailer *http.Header) (n, used int, err error) {
 	for used < len(src) {
 		if c.at == inData {

@@ -307,7 +307,8 @@ var codings = []string{
 	"2\r\nok\r\n0\r\nX: " + strings.Repeat("x", maxLine-6) + "\r\n\r\n",
 	"2;" + strings.Repeat("x", maxLine-4) + "\r\nok\r\n0\r\n\r\n",
 	"2;" + strings.Repeat("x", maxLine-3) + "\r\nok\r\n0\r\n\r\n",
-	strings.Repeat("1;"+strings.Repeat("x", 50)+"\r\nx\r\n", 400) + "0\r\n\r\n", // more than is fair
+	strings.Repeat("1;"+strings.Repeat("x", 50)+"\r\nx\r\n", 455) + "0\r\n\r\n",
+	strings.Repeat("1;"+strings.Repeat("x", 50)+"\r\nx\r\n", 456) + "0\r\n\r\n", // more than is fair
 	strings.Repeat("1;"+strings.Repeat("x", 10)+"\r\nx\r\n", 400) + "0\r\n\r\n",
 	strings.Repeat("3e8\r\n"+strings.Repeat("0123456789", 100)+"\r\n", 9) + "0\r\n\r\n",
 }

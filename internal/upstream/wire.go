@@ -20,9 +20,10 @@ type wire struct {
 	net.Conn
 	raw     rawConn
 	receive func(fd uintptr) bool // into a block, if there is something
+	look    func(fd uintptr) bool // whether there is something
 	block   *block
 	got     []byte // of the block, and not read
-	failed  error  // of receive
+	failed  error  // of receive, or look
 	full    bool   // the last time more came than was asked for, or as much
 	patient bool   // Read waits
 }
@@ -67,13 +68,21 @@ func (w *wire) wait() error {
 		return w.read()
 	}
 	w.failed = nil
-	if err := w.raw.Read(w.receive); err != nil {
-		if e, ok := errors.AsType[*net.OpError](err); ok {
-			e.Op = "read" // "raw-read" says nothing to whoever reads the log
-		}
-		return err
+	if err := w.raw.Read(w.receive); err != nil || w.failed != nil {
+		return w.failure(err)
 	}
-	if w.failed == nil || errors.Is(w.failed, io.EOF) {
+	return nil
+}
+
+// failure is how a Read would have failed.
+func (w *wire) failure(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		e.Op = "read" // "raw-read" says nothing to whoever reads the log
+	}
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(w.failed, io.EOF):
 		return w.failed
 	}
 	return &net.OpError{Op: "read", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: w.failed}
