@@ -45,7 +45,7 @@ type phase int
 
 const (
 	idle   phase = iota // between two calls, or before the first
-	busy                // with a call, or the head of one
+	busy                // with a call, or the head of one, or net/http's
 	closed              // while it was idle
 )
 
@@ -57,16 +57,14 @@ var ins = sync.Pool{New: func() any { b := make([]byte, inSize); return &b }}
 // serve serves the connection to its end, or gives it to net/http.
 func (c *conn) serve() (handed bool) {
 	if c.tcp == nil {
-		c.hand()
-		return true
+		return c.hand()
 	}
 	if c.secure != nil {
 		if !c.shake() {
 			return false
 		}
 		if c.state.NegotiatedProtocol == "h2" {
-			c.server.handed.give(c.secure)
-			return true
+			return c.hand()
 		}
 	}
 	defer c.release()
@@ -76,8 +74,7 @@ func (c *conn) serve() (handed bool) {
 			if plain { // nothing came, or not all
 				return false
 			}
-			c.hand()
-			return true
+			return c.hand()
 		}
 		if !c.call(n) || !c.turn(idle) || c.server.closing.Load() {
 			return false
@@ -103,14 +100,19 @@ func (c *conn) shake() bool {
 	return true
 }
 
-// hand gives the connection to net/http, with what was read of it.
-func (c *conn) hand() {
+// hand gives the connection to net/http, with what was read of it, if it was not closed.
+// It is busy from then on: only net/http knows with what.
+func (c *conn) hand() bool {
+	if !c.turn(busy) {
+		return false
+	}
 	_ = c.way.SetDeadline(time.Time{}) // it fails on a connection that is closed: reading tells
 	if c.in == nil {
 		c.server.handed.give(c.way)
-		return
+	} else {
+		c.server.handed.give(&begun{Conn: c.way, tls: c.state, read: bytes.Clone((*c.in)[c.read:c.write])})
 	}
-	c.server.handed.give(&begun{Conn: c.way, tls: c.state, read: bytes.Clone((*c.in)[c.read:c.write])})
+	return true
 }
 
 // turn puts the connection in another phase, if it was not closed.
@@ -124,11 +126,11 @@ func (c *conn) turn(p phase) bool {
 	return true
 }
 
-// closeIdle closes the connection if it does nothing.
+// closeIdle closes the connection if it does nothing, and is not about to.
 func (c *conn) closeIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.phase == idle {
+	if c.phase == idle && (c.tcp == nil || !arrived(c.tcp)) {
 		c.phase = closed
 		c.raw.Close()
 	}
@@ -156,16 +158,19 @@ func (c *conn) look() (gone bool) {
 // head reads the head of the next request. Its length is 0 where it is not plain, and where
 // the connection has ended.
 func (c *conn) head(first bool) (n int, plain bool) {
-	began := time.Time{} // the head
+	began := time.Time{} // the head; the first may as soon as the connection is there
 	patience := c.server.IdleTimeout
 	if first {
-		patience = c.server.HeaderTimeout
+		began, patience = time.Now(), c.server.HeaderTimeout
 	}
 	for {
 		for ; c.blanks > 0 && c.read < c.write && ((*c.in)[c.read] == '\r' || (*c.in)[c.read] == '\n'); c.blanks-- {
 			c.read++
 		}
 		if c.read < c.write {
+			if !c.turn(busy) {
+				return 0, true
+			}
 			if n, plain = readHead((*c.in)[c.read:c.write], &c.request); n > 0 || !plain {
 				break
 			}
@@ -175,6 +180,8 @@ func (c *conn) head(first bool) (n int, plain bool) {
 			if began.IsZero() {
 				began, patience = time.Now(), c.server.HeaderTimeout
 			}
+		} else if c.server.closing.Load() && !arrived(c.tcp) {
+			return 0, true
 		}
 		var limit time.Time
 		if patience > 0 {
@@ -190,9 +197,6 @@ func (c *conn) head(first bool) (n int, plain bool) {
 	}
 	if m := c.server.MaxHeaderBytes; m > 0 && n > m {
 		return 0, false
-	}
-	if !c.turn(busy) {
-		return 0, true
 	}
 	return n, plain
 }
@@ -294,8 +298,9 @@ func (c *conn) call(n int) bool {
 		e.answer.end()
 	}
 	e.answer.drop()
-	left := e.body.stop()
-	if !whole || e.answer.err != nil {
+	left, failed := e.body.stop(), e.answer.err
+	e.answer.err = errOver
+	if !whole || failed != nil {
 		return false
 	}
 	if e.answer.closing && left > 0 {
@@ -304,6 +309,10 @@ func (c *conn) call(n int) bool {
 	}
 	return !e.answer.closing && left == 0
 }
+
+// errOver is what a handler gets that writes on after it has returned: what it wrote would
+// be in the midst of the next answer.
+var errOver = errors.New("downstream: the handler has returned")
 
 // An exchange is one request and its answer.
 type exchange struct {
@@ -391,7 +400,8 @@ func (b *body) stop() (left int64) {
 	return b.left
 }
 
-// discard reads what is left, if that is little, and reports whether nothing is left.
+// discard reads what is left, if that is little, and reports whether nothing is left. A
+// handler that reads on is told so: it may not take the body for whole.
 func (b *body) discard() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -401,6 +411,7 @@ func (b *body) discard() bool {
 	if b.left == 0 {
 		return true
 	}
+	b.over = true
 	scratch := ins.Get().(*[]byte)
 	defer ins.Put(scratch)
 	for b.left > 0 {

@@ -179,6 +179,78 @@ var answers = map[string]http.HandlerFunc{
 		panic(http.ErrAbortHandler)
 	},
 	"/panic": func(http.ResponseWriter, *http.Request) { panic("a handler's fault") },
+	"/abort-told": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "hel")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	},
+	"/abort-large": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.Write(bytes.Repeat([]byte("x"), 40_000))
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	},
+	"/abort-silent": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "hel")
+		panic(http.ErrAbortHandler)
+	},
+	"/before": func(w http.ResponseWriter, r *http.Request) { // answers before it reads
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "early ")
+		http.NewResponseController(w).Flush()
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d %v", len(body), err)
+	},
+	"/closed": func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		r.Body.Close()
+		_, err := r.Body.Read(make([]byte, 1))
+		fmt.Fprint(w, err)
+	},
+	"/none-flushed": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.WriteHeader(204)
+		http.NewResponseController(w).Flush()
+		http.NewResponseController(w).Flush()
+	},
+	"/unchanged": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.Header().Set("Etag", "5")
+		w.WriteHeader(304)
+	},
+	"/two-heads": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(201)
+		w.Header().Set("X-Late", "1")
+		w.WriteHeader(500)
+	},
+	"/empty-flushed": func(w http.ResponseWriter, _ *http.Request) {
+		http.NewResponseController(w).Flush()
+		http.NewResponseController(w).Flush()
+	},
+	"/empty-told": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "0")
+		w.Write(nil)
+		http.NewResponseController(w).Flush()
+	},
+	"/trailer-told": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header().Set("Trailer", "X-Cost, Content-Length, X Bad")
+		w.Header().Set("X-Cost", "a\r\nX-Evil: b")
+		w.Header().Set("X\r\nEvil", "b")
+		w.Header().Set("X-Nul", "a\x00b\rc\nd")
+		io.WriteString(w, "hello")
+	},
+	"/odd-names": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header()["x-lower"] = []string{"1"}
+		w.Header()[""] = []string{"1"}
+		w.Header()["A:b"] = []string{"1"}
+		io.WriteString(w, "hello")
+	},
 	"/body": func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "text/plain")
@@ -198,6 +270,7 @@ var answers = map[string]http.HandlerFunc{
 		}
 		slices.Sort(names)
 		fmt.Fprintf(w, "%s|%s|%s|%s|%d|%v|%q|%v", r.Method, r.RequestURI, r.Host, r.Proto, r.ContentLength, r.TransferEncoding, body, err)
+		fmt.Fprintf(w, "|%#v|%t|%t|%t|%t|%q|%v|%v", *r.URL, r.Close, r.Body == http.NoBody, r.GetBody == nil, r.TLS == nil, r.Pattern, r.Trailer, r.Form)
 		for _, name := range names {
 			fmt.Fprintf(w, "|%s=%q", name, r.Header[name])
 		}

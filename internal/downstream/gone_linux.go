@@ -46,13 +46,20 @@ func (c *conn) receiver() func(fd uintptr) bool {
 }
 
 // hungUp reports whether the other side has closed the connection, or its half of it, be
-// there unread bytes before that or not (poll(2), POLLRDHUP).
-func hungUp(raw syscall.RawConn) bool {
-	gone := false
+// there unread bytes before that or not.
+func hungUp(raw syscall.RawConn) bool { return shows(raw, unix.POLLRDHUP) }
+
+// arrived reports whether there is something to read, be it the end.
+func arrived(raw syscall.RawConn) bool { return shows(raw, unix.POLLIN) }
+
+// shows reports whether a connection shows one of some events (poll(2)), or an error, which
+// is told unasked.
+func shows(raw syscall.RawConn, events int16) bool {
+	there := false
 	err := raw.Control(func(fd uintptr) {
-		look := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		look := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 		n, err := unix.Poll(look[:], 0)
-		gone = err == nil && n > 0 // errors are told unasked
+		there = err == nil && n > 0
 	})
-	return err != nil || gone
+	return err != nil || there
 }

@@ -14,3 +14,5 @@ func rawOf(net.Conn) syscall.RawConn { return nil }
 func (*conn) receiver() func(fd uintptr) bool { return nil }
 
 func hungUp(syscall.RawConn) bool { return false }
+
+func arrived(syscall.RawConn) bool { return false }

@@ -135,12 +135,15 @@ func (s *Server) start(raw net.Conn) {
 // for the calls under way, as long as ctx lasts. A connection ends with its call.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	if s.closing.Swap(true) || s.listener == nil {
+	again := s.closing.Swap(true)
+	if s.listener == nil {
 		s.mu.Unlock()
 		return nil
 	}
-	close(s.done)
-	s.listener.Close()
+	if !again {
+		close(s.done)
+		s.listener.Close()
+	}
 	for c := range s.conns {
 		c.closeIdle()
 	}

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -104,15 +106,30 @@ func BenchmarkReadHead(b *testing.B) {
 }
 
 // What an open stream holds while it waits for its next event: heap, and the stack of who
-// reads it. Both sides' sockets are in it, some 600 bytes each.
+// reads it. Both sides' connections are in it: some 600 bytes each, and what TLS keeps.
 func BenchmarkOpenStreams(b *testing.B) {
-	const streams = 1000
+	b.Run("plain", func(b *testing.B) { openStreams(b, nil) })
+	b.Run("TLS", func(b *testing.B) {
+		s := httptest.NewUnstartedServer(nil)
+		s.StartTLS() // for its certificate
+		defer s.Close()
+		openStreams(b, s)
+	})
+}
+
+func openStreams(b *testing.B, secure *httptest.Server) {
+	const streams = 500
 	said := fmt.Appendf(nil, awsHead+"5\r\nevent\r\n", "Transfer-Encoding: chunked")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer l.Close()
+	c, base := &Client{}, "http://"+l.Addr().String()+"/"
+	if secure != nil {
+		l = tls.NewListener(l, secure.TLS)
+		c.TLS, base = secure.Client().Transport.(*http.Transport).TLSClientConfig, "https://"+l.Addr().String()+"/"
+	}
 	var held []net.Conn
 	go func() {
 		buf := make([]byte, 4<<10)
@@ -126,7 +143,6 @@ func BenchmarkOpenStreams(b *testing.B) {
 			c.Write(said)
 		}
 	}()
-	c := &Client{}
 	var before, after runtime.MemStats
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(b.Context())
@@ -136,24 +152,19 @@ func BenchmarkOpenStreams(b *testing.B) {
 		begun.Add(streams)
 		for range streams {
 			wg.Go(func() {
-				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.Addr().String()+"/", strings.NewReader("{}"))
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, base, strings.NewReader("{}"))
 				if err != nil {
 					b.Error(err)
 					return
 				}
-				a, err := c.RoundTrip(r)
-				if err != nil {
+				if err := hold(c, r, begun.Done); err != nil {
 					b.Error(err)
-					return
 				}
-				defer a.Body.Close()
-				var buf [64]byte
-				a.Body.Read(buf[:])
-				begun.Done()
-				a.Body.Read(buf[:]) // until the context ends
 			})
 		}
 		begun.Wait()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/streams, "stack-at-first-B/stream")
 		runtime.GC()
 		runtime.GC()
 		runtime.ReadMemStats(&after)
@@ -162,4 +173,22 @@ func BenchmarkOpenStreams(b *testing.B) {
 		cancel()
 		wg.Wait()
 	}
+}
+
+// hold makes a call and reads its first event, and the next until the context ends, with
+// two kilobytes of stack in use, as they are below the gateway.
+func hold(c *Client, r *http.Request, begun func()) error {
+	var frame [2 << 10]byte
+	a, err := c.RoundTrip(r)
+	if err != nil {
+		begun()
+		return err
+	}
+	defer a.Body.Close()
+	a.Body.Read(make([]byte, 64))
+	begun()
+	n, _ := a.Body.Read(make([]byte, 64))
+	frame[n]++
+	runtime.KeepAlive(&frame)
+	return nil
 }

@@ -65,7 +65,7 @@ type way struct {
 	request  *http.Request
 	unwatch  func() bool   // nil where the context never ends
 	answer   http.Response // if its head is a plain one
-	left     int64         // of the body, where its length is known
+	left     int64         // of the body, where its length is known; else negative
 	chunks   chunks        // where it is not
 	body     io.Reader     // where net/http has read the head; else nil
 	err      error         // of an earlier Read
@@ -187,6 +187,17 @@ func (w *way) cause(err error) error {
 	return err
 }
 
+// Wait waits until something of the body has come, or nothing can come any more, which
+// Read tells. Whoever reads a stream needs no buffer meanwhile.
+func (w *way) Wait() {
+	if w.closed.Load() || w.err != nil || w.body != nil {
+		return
+	}
+	if err := w.cn.fill(); err != nil {
+		_ = w.ends(cut(err)) // for Read
+	}
+}
+
 // Read reads of the answer's body. Its end puts the connection back. A stream waits here
 // for most of its time, with as little on its stack as can be.
 func (w *way) Read(p []byte) (int, error) {
@@ -196,9 +207,9 @@ func (w *way) Read(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
-	if w.body == nil && w.left < 0 && len(p) > 0 {
-		if err := w.cn.fill(); err != nil {
-			return 0, w.ends(cut(err))
+	if w.left < 0 && len(p) > 0 {
+		if w.Wait(); w.err != nil {
+			return 0, w.err
 		}
 	}
 	return w.read(p)

@@ -38,7 +38,11 @@ type Client struct {
 	idle     map[address][]*conn // oldest first
 	sweeping bool                // a timer runs that closes what was idle for too long
 	sessions tls.ClientSessionCache
+	configs  map[string]*tls.Config // by host
 }
+
+// maxHosts is how many hosts are remembered for TLS: there are a few in each region.
+const maxHosts = 64
 
 type address struct {
 	scheme, host string
@@ -84,7 +88,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		kept := cn != nil
 		if !kept {
 			var err error
-			if cn, err = c.dial(r, to); err != nil {
+			if cn, err = c.dial(r.Context(), r.URL, to); err != nil {
 				closeBody(r)
 				return nil, notSent{err}
 			}
@@ -234,37 +238,25 @@ func (c *Client) CloseIdleConnections() {
 	}
 }
 
-func (c *Client) dial(r *http.Request, to address) (*conn, error) {
-	ctx := r.Context()
+func (c *Client) dial(ctx context.Context, u *url.URL, to address) (*conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	port := r.URL.Port()
+	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[to.scheme]
 	}
-	raw, err := dial(ctx, "tcp", net.JoinHostPort(r.URL.Hostname(), port))
+	raw, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}
 	cn := &conn{client: c, to: to, wire: wire{Conn: raw, raw: rawOf(raw)}}
-	cn.wire.receive = cn.wire.receiver()
+	cn.wire.receive, cn.wire.look = cn.wire.receiver(), cn.wire.looker()
 	cn.Conn = &cn.wire
 	cn.cut = func() { cn.Close() }
 	if to.scheme == "http" {
 		return cn, nil
-	}
-	config := new(tls.Config)
-	if c.TLS != nil {
-		config = c.TLS.Clone()
-	}
-	if config.ServerName == "" {
-		config.ServerName = r.URL.Hostname()
-	}
-	config.NextProtos = []string{"http/1.1"}
-	if config.ClientSessionCache == nil {
-		config.ClientSessionCache = c.sessionCache()
 	}
 	patience := c.HandshakeTimeout
 	if patience <= 0 {
@@ -273,7 +265,7 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cn.wire.patient = true
-	secure := tls.Client(&cn.wire, config)
+	secure := tls.Client(&cn.wire, c.tlsFor(u.Hostname()))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", to.host, err)
@@ -283,11 +275,31 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 	return cn, nil
 }
 
-func (c *Client) sessionCache() tls.ClientSessionCache {
+// tlsFor is the configuration for a host, which its connections share for as long as they
+// are open.
+func (c *Client) tlsFor(host string) *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sessions == nil {
-		c.sessions = tls.NewLRUClientSessionCache(64)
+	if config := c.configs[host]; config != nil {
+		return config
 	}
-	return c.sessions
+	config := new(tls.Config)
+	if c.TLS != nil {
+		config = c.TLS.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = host
+	}
+	config.NextProtos = []string{"http/1.1"}
+	if config.ClientSessionCache == nil {
+		if c.sessions == nil {
+			c.sessions = tls.NewLRUClientSessionCache(maxHosts)
+		}
+		config.ClientSessionCache = c.sessions
+	}
+	if c.configs == nil || len(c.configs) >= maxHosts {
+		c.configs = make(map[string]*tls.Config)
+	}
+	c.configs[host] = config
+	return config
 }

@@ -450,38 +450,56 @@ func TestRecordsInPieces(t *testing.T) {
 	}
 }
 
-// What waits for an answer holds no buffer.
+// What waits for more of an answer holds no buffer, and whoever reads it needs none.
 func TestNothingHeldInWait(t *testing.T) {
-	release := make(chan struct{})
-	base, _ := peer(t, func(c net.Conn, in *bufio.Reader) {
-		readRequest(in)
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
-		<-release
-		io.WriteString(c, "2\r\nok\r\n0\r\n\r\n")
-	})
-	c := &Client{}
-	a, err := c.RoundTrip(post(t, t.Context(), base, []byte("{}")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n, err := a.Body.Read(make([]byte, 1000)); n != 2 || err != nil {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-	cn := a.Body.(*way).cn
-	if err := cn.wire.raw.Read(func(fd uintptr) bool {
-		if cn.wire.receive(fd) {
-			t.Error("something was received")
-		}
-		return true
-	}); err != nil {
-		t.Error(err)
-	}
-	if cn.in != nil || cn.block != nil || cn.wire.block != nil {
-		t.Errorf("buffers are held: %v, %v, %v", cn.in, cn.block != nil, cn.wire.block != nil)
-	}
-	close(release)
-	if got := text(t, a, nil); got != "ok" {
-		t.Errorf("%q", got)
+	for name, tt := range map[string]struct{ head, first, second, want string }{
+		"chunks":     {"Transfer-Encoding: chunked", "2\r\nok\r\n", "2\r\nok\r\n0\r\n\r\n", "ok"},
+		"length":     {"Content-Length: 4", "ok", "ok", "ok"},
+		"a cut":      {"Transfer-Encoding: chunked", "2\r\nok\r\n", "", ""},
+		"a cut body": {"Content-Length: 4", "ok", "", ""},
+		"net/http's": {"Transfer-Encoding: Chunked", "2\r\nok\r\n", "2\r\nok\r\n0\r\n\r\n", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			base, _ := peer(t, func(c net.Conn, in *bufio.Reader) {
+				readRequest(in)
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n"+tt.head+"\r\n\r\n"+tt.first)
+				<-release
+				io.WriteString(c, tt.second)
+			})
+			a, err := new(Client).RoundTrip(post(t, t.Context(), base, []byte("{}")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Body.Close()
+			body := a.Body.(*way)
+			body.Wait()
+			if _, err := io.ReadFull(body, make([]byte, 2)); err != nil {
+				t.Error(err)
+			}
+			cn := body.cn
+			if err := cn.wire.raw.Read(func(fd uintptr) bool {
+				if cn.wire.receive(fd) {
+					t.Error("something was received")
+				}
+				return true
+			}); err != nil {
+				t.Error(err)
+			}
+			if cn.block != nil || cn.wire.block != nil {
+				t.Errorf("blocks are held: %t, %t", cn.block != nil, cn.wire.block != nil)
+			}
+			close(release)
+			body.Wait()
+			if plain := body.body == nil; plain && tt.want != "" && (len(cn.pending) == 0 || body.err != nil) {
+				t.Errorf("nothing has come, %v", body.err)
+			}
+			got, err := io.ReadAll(body)
+			if string(got) != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("%q, %v", got, err)
+			}
+			body.Wait() // it is over
+		})
 	}
 }
 

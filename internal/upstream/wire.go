@@ -20,9 +20,10 @@ type wire struct {
 	net.Conn
 	raw     rawConn
 	receive func(fd uintptr) bool // into a block, if there is something
+	look    func(fd uintptr) bool // whether there is something
 	block   *block
 	got     []byte // of the block, and not read
-	failed  error  // of receive
+	failed  error  // of receive, or look
 	full    bool   // the last time more came than was asked for, or as much
 	patient bool   // Read waits
 }

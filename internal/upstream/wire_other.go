@@ -16,4 +16,6 @@ func rawOf(net.Conn) rawConn { return nil }
 
 func (*wire) receiver() func(fd uintptr) bool { return nil }
 
+func (*wire) looker() func(fd uintptr) bool { return nil }
+
 func (*wire) quiet() bool { return false }

@@ -3,6 +3,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -48,18 +49,21 @@ func (w *wire) receiver() func(fd uintptr) bool {
 	}
 }
 
+// looker is what looks whether there is something to receive, and leaves it there.
+func (w *wire) looker() func(fd uintptr) bool {
+	return func(fd uintptr) bool {
+		var b [1]byte
+		_, _, w.failed = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return true
+	}
+}
+
 // quiet reports whether the other side has neither closed the connection nor said
 // something that nobody asked for. One that cannot be looked at counts as closed.
 func (w *wire) quiet() bool {
-	if w.raw == nil {
+	if w.raw == nil || len(w.got) > 0 {
 		return false
 	}
-	quiet := false
-	err := w.raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet && len(w.got) == 0
+	err := w.raw.Read(w.look)
+	return err == nil && errors.Is(w.failed, syscall.EAGAIN)
 }
