@@ -164,8 +164,11 @@ func (u openAIUsage) usage() (waybill.Usage, bool) {
 // withSearches adds the web searches among the output items of a response: they are
 // charged by the query.
 func withSearches(u waybill.Usage, output []byte) waybill.Usage {
+	if len(output) == 0 {
+		return u
+	}
 	var items []json.RawMessage
-	if len(output) == 0 || json.Unmarshal(output, &items) != nil {
+	if json.Unmarshal(output, &items) != nil {
 		return u
 	}
 	var n int64

@@ -309,6 +309,9 @@ func (c *decider) application(k *key) (string, *application) {
 // clean brings a value to the form that the policy wants, or notes why it cannot be
 // kept.
 func (c *decider) clean(k *key, value, source string) (string, bool) {
+	if k.settled && value == k.fallback && !c.trace {
+		return value, true
+	}
 	if k.hash && value != "" { // nothing is no value: it is told below
 		if k.fold {
 			value = strings.ToLower(value)
