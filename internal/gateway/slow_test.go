@@ -338,7 +338,7 @@ func TestFaultsLeaveNothingBehind(t *testing.T) {
 // between the last piece and the end.
 func TestTheEndHasItsTime(t *testing.T) {
 	s := newStand(t, nil)
-	w := &timed{ResponseRecorder: httptest.NewRecorder()}
+	w := &counted{ResponseRecorder: httptest.NewRecorder()}
 	atEnd := -1
 	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
 		a := answered(r, 200, "")
@@ -360,13 +360,13 @@ func TestTheEndHasItsTime(t *testing.T) {
 	}
 }
 
-// A timed counts the deadlines that are set for writing.
-type timed struct {
+// A counted counts the deadlines that are set for writing.
+type counted struct {
 	*httptest.ResponseRecorder
 	set int
 }
 
-func (w *timed) SetWriteDeadline(time.Time) error { w.set++; return nil }
+func (w *counted) SetWriteDeadline(time.Time) error { w.set++; return nil }
 
 type readerFunc func([]byte) (int, error)
 
