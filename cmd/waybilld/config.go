@@ -42,6 +42,7 @@ type config struct {
 	resolve              resolveConfig
 	signing              string // sigv4 or bearer
 	drainOnStop          time.Duration
+	notice               time.Duration // before it drains
 	policyFile           string
 	templates            []template
 	brokerAt             policy.Node   // of a role whose sessions are given away
@@ -236,6 +237,7 @@ func readConfig(path string) (*config, error) {
 				"tls":       func(n policy.Node) { c.timeouts.tls = duration(n) },
 				"write":     func(n policy.Node) { c.gateway.WriteTimeout = duration(n) },
 				"stop":      func(n policy.Node) { c.drainOnStop = duration(n) },
+				"notice":    func(n policy.Node) { c.notice = duration(n) },
 			})
 		},
 	})

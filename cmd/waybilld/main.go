@@ -29,6 +29,7 @@ import (
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
+	"github.com/waybill-dev/waybill/internal/downstream"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/journal"
 	"github.com/waybill-dev/waybill/internal/profile"
@@ -44,7 +45,8 @@ usage: waybilld --config FILE [--check]
   --version       say which build this is
 
 Signals: SIGHUP reads the configuration again (a bad one is refused and the old one
-stays; reload: watch does so when a file changes), SIGTERM and SIGINT stop taking calls, finish those under way, and end.
+stays; reload: watch does so when a file changes), SIGTERM and SIGINT turn /readyz false, wait
+timeouts.notice (a second one does not), stop taking calls, finish those under way, and end.
 `
 
 func main() {
@@ -155,10 +157,11 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	registry.MustRegister(&distinctValues{guard, g.Policy}, &sessionMetrics{sessions})
 
 	var draining atomic.Bool
-	front := &http.Server{Handler: routes(g, sessions, who), ReadHeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), Protocols: protocols()}
+	front := &downstream.Server{Handler: routes(g, sessions, who), HeaderTimeout: c.timeouts.header, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: c.headerBytes, Log: log}
 	back := &http.Server{Handler: admin(book, who, registry, &draining, level), ReadHeaderTimeout: 10 * time.Second}
-	front.TLSConfig = secure.config()
+	if c.tls != nil {
+		front.TLS = secure.config()
+	}
 	ended := make(chan error, 2)
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -168,13 +171,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), book.Stop())
 	}
-	go func() {
-		if c.tls != nil {
-			ended <- front.ServeTLS(listener, "", "")
-		} else {
-			ended <- front.Serve(listener)
-		}
-	}()
+	go func() { ended <- front.Serve(listener) }()
 	go func() { ended <- back.Serve(adminListener) }()
 	log.Info("waybilld is ready", "listen", listener.Addr().String(), "admin", adminListener.Addr().String(), "policy", c.gateway.Policy.Version(), "version", build())
 
@@ -207,6 +204,7 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 			return errors.Join(err, book.Stop())
 		case <-ctx.Done():
 			draining.Store(true)
+			giveNotice(c.notice, log)
 			log.Info("draining")
 			patience, cancel := context.WithTimeout(context.Background(), c.drainOnStop)
 			defer cancel()
@@ -220,6 +218,22 @@ func serve(path string, c *config, log *slog.Logger, level *slog.LevelVar) error
 			back.Close()
 			return errors.Join(err, book.Stop())
 		}
+	}
+}
+
+// giveNotice waits, while calls are still taken, for whatever sends callers here to see that
+// the gateway is ready no longer. A second signal ends the wait.
+func giveNotice(d time.Duration, log *slog.Logger) {
+	if d <= 0 {
+		return
+	}
+	log.Info("leaving: /readyz says so, and calls are still taken", "for", d)
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(again)
+	select {
+	case <-time.After(d):
+	case <-again:
 	}
 }
 
@@ -249,14 +263,6 @@ func warn(log *slog.Logger, c *config) {
 	for _, w := range c.gateway.Policy.Warnings() {
 		log.Warn("the tag policy is allowed and unwise", "what", w)
 	}
-}
-
-func protocols() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(true)
-	return p
 }
 
 // transport is the way to AWS: no redirects, no retries of its own, no compression,

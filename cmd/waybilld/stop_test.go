@@ -113,6 +113,56 @@ func TestEndsInMidStream(t *testing.T) {
 	}
 }
 
+// After SIGTERM the gateway is not ready, and still takes calls, until its notice is over or
+// a second signal comes.
+func TestNotice(t *testing.T) {
+	_, aws := world(t, fakeaws.Config{})
+	dir, token := home(t, aws)
+	addTo(t, filepath.Join(dir, "waybilld.yaml"), "timeouts: {notice: 10m}\n")
+	cmd, url, admin := start(t, program(t), dir)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for ready := true; ready; {
+		a, err := http.Get(admin + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		ready = a.StatusCode == http.StatusOK
+	}
+	for range 3 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/model/amazon.nova-lite-v1%3A0/converse", strings.NewReader(`{"messages":[{"role":"user","content":[{"text":"hi"}]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != http.StatusOK {
+			t.Errorf("a call after SIGTERM: %s", a.Status)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for over := false; !over; { // a signal that comes before it is listened for says nothing new
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			if over = true; err != nil {
+				t.Errorf("waybilld ended with %v", err)
+			}
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if completed, _ := journalled(t, filepath.Join(dir, "journal")); len(completed) != 3 {
+		t.Errorf("%d calls are in the journal", len(completed))
+	}
+}
+
 // addTo adds text to the end of a file.
 func addTo(t *testing.T, file, text string) {
 	t.Helper()

@@ -41,6 +41,7 @@ var allowed = []struct {
 	{"internal/signin", []string{"."}},
 	{"internal/journal", []string{"."}},
 	{"internal/upstream", nil},
+	{"internal/downstream", nil},
 	{"internal/lake", []string{"."}},
 	{"internal/control", []string{".", "internal/policy", "internal/screen", "internal/iam"}},
 
@@ -61,7 +62,7 @@ var allowed = []struct {
 	{"internal/bench", []string{".", "internal/identity", "internal/journal", "internal/fakeaws"}},
 
 	// Where it all meets.
-	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/upstream", "internal/gateway"}},
+	{"cmd/waybilld", []string{".", "internal/policy", "internal/ratecard", "internal/identity", "internal/identity/pgkeys", "internal/credential", "internal/profile", "internal/journal", "internal/upstream", "internal/downstream", "internal/gateway"}},
 	{"cmd/waybill", []string{".", "internal/policy", "internal/bedrock", "internal/ratecard", "internal/iam", "internal/identity", "internal/identity/pgkeys", "internal/signin", "internal/lake",
 		"internal/screen", "internal/control", "internal/ingest", "internal/ledger", "internal/report", "internal/demo"}},
 

@@ -28,14 +28,19 @@ const (
 // values it had. Names are compared without regard to case, and with underscores as
 // hyphens: some servers take the one for the other.
 func TakeMetadata(h http.Header) []string {
-	return take(h, func(name string) bool { return name == "x-amzn-bedrock-request-metadata" })
+	return take(h, func(name string) bool { return strings.EqualFold(name, MetadataHeaderName) })
 }
 
 // TakeProject removes every header that chooses a project or workspace, and returns
 // the values it had.
 func TakeProject(h http.Header) []string {
 	return take(h, func(name string) bool {
-		return name == projectHeader || name == invokeProjectHeader || slices.Contains(WorkspaceHeaders, name)
+		for _, w := range WorkspaceHeaders {
+			if strings.EqualFold(name, w) {
+				return true
+			}
+		}
+		return strings.EqualFold(name, projectHeader) || strings.EqualFold(name, invokeProjectHeader)
 	})
 }
 
@@ -54,10 +59,10 @@ func SetProject(h http.Header, shape Shape, project string, spellings []string) 
 	}
 }
 
-func take(h http.Header, is func(lower string) bool) []string {
+func take(h http.Header, is func(name string) bool) []string {
 	var names, values []string
 	for name := range h {
-		if is(strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), "_", "-")) {
+		if is(strings.ReplaceAll(strings.TrimSpace(name), "_", "-")) {
 			names = append(names, name)
 		}
 	}

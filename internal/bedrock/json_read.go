@@ -16,8 +16,10 @@ import (
 // written out because it sees every byte of every prompt: it copies nothing, and passes
 // over strings eight bytes at a time.
 type jsonReader struct {
-	src   []byte
-	names [][]byte // unescaped, of the objects that are open: the innermost last
+	src  []byte
+	few  [fewNames][]byte // unescaped names of the objects that are open: the innermost last
+	more [][]byte         // those that few has no room for
+	n    int              // how many there are
 }
 
 // A jsonMember is a member of an object that was read. Offsets are into the text.
@@ -42,8 +44,7 @@ func readObject(src []byte, each func(jsonMember) error) error {
 	if !utf8.Valid(src) {
 		return &jsonError{"it is not UTF-8", invalidUTF8(src)}
 	}
-	var names [fewNames][]byte
-	r := jsonReader{src: src, names: names[:0]}
+	r := jsonReader{src: src}
 	i := skipBlank(src, 0)
 	if i < len(src) && src[i] != '{' {
 		return &jsonError{"it begins with something else", i}
@@ -150,7 +151,7 @@ func (r *jsonReader) object(i, depth int, each func(jsonMember) error) (int, err
 	if i < len(r.src) && r.src[i] == '}' {
 		return i + 1, nil
 	}
-	seen := nameSet{first: len(r.names)}
+	seen := nameSet{first: r.n}
 	for {
 		if i >= len(r.src) || r.src[i] != '"' {
 			return i, r.unexpected(i)
@@ -185,12 +186,29 @@ func (r *jsonReader) object(i, depth int, each func(jsonMember) error) (int, err
 		case ',':
 			i = skipBlank(r.src, i+1)
 		case '}':
-			r.names = r.names[:seen.first]
+			r.n = seen.first
 			return i + 1, nil
 		default:
 			return i, r.unexpected(i)
 		}
 	}
+}
+
+// name is one of the names of the objects that are open.
+func (r *jsonReader) name(i int) []byte {
+	if i < len(r.few) {
+		return r.few[i]
+	}
+	return r.more[i-len(r.few)]
+}
+
+func (r *jsonReader) push(name []byte) {
+	if r.n < len(r.few) {
+		r.few[r.n] = name
+	} else {
+		r.more = append(r.more[:r.n-len(r.few)], name)
+	}
+	r.n++
 }
 
 // A nameSet holds the names of one object: a few are compared one by one, more of them
@@ -208,21 +226,20 @@ func (s *nameSet) add(r *jsonReader, name []byte) bool {
 		s.many[string(name)] = struct{}{}
 		return len(s.many) > n
 	}
-	mine := r.names[s.first:]
-	for _, other := range mine {
-		if string(other) == string(name) {
+	for i := s.first; i < r.n; i++ {
+		if string(r.name(i)) == string(name) {
 			return false
 		}
 	}
-	if len(mine) < fewNames {
-		r.names = append(r.names, name)
+	if r.n-s.first < fewNames {
+		r.push(name)
 		return true
 	}
 	s.many = make(map[string]struct{}, 4*fewNames)
-	for _, other := range mine {
-		s.many[string(other)] = struct{}{}
+	for i := s.first; i < r.n; i++ {
+		s.many[string(r.name(i))] = struct{}{}
 	}
-	r.names = r.names[:s.first]
+	r.n = s.first
 	return s.add(r, name)
 }
 

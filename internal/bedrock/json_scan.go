@@ -16,15 +16,14 @@ const (
 )
 
 // A memberScanner reads one JSON object as it passes, cut anywhere. Of a few top-level
-// members it keeps the raw values, or the number of elements. It allocates no more
+// members it keeps the raw values, or the number of elements. It allocates little more
 // than those, and bounds them. It does not check grammar: what it keeps is parsed
 // later, and what is not an object keeps nothing.
 type memberScanner struct {
 	want    func(name []byte) interest
-	limit   int // of the values that are kept; maxMember if 0
-	found   map[string][]byte
-	lengths map[string]int // elements of the arrays among the wanted members, 0 of other values
-	done    bool           // the object ended
+	limit   int       // of the values that are kept; maxMember if 0
+	members []scanned // the wanted members that have ended
+	done    bool      // the object ended
 
 	depth   int
 	str     bool // within a string
@@ -32,7 +31,8 @@ type memberScanner struct {
 	isName  bool // the string is a member name at depth 1
 	pending bool // a name was read, its value follows
 	begun   bool // the value has begun: the colon was read
-	name    []byte
+	name    [maxName]byte
+	named   int // bytes of it
 	value   []byte
 	what    interest
 	over    bool // the value grew too long
@@ -41,100 +41,138 @@ type memberScanner struct {
 	item    bool // an element has begun
 }
 
+// A scanned member is one that was wanted.
+type scanned struct {
+	name  string
+	value []byte // raw, if it is kept
+	kept  bool   // its value was no longer than the limit
+	items int    // elements of an array, 0 of other values
+}
+
 const (
 	maxMember = 256 << 10
 	maxName   = 64
 )
 
-// reset makes the scanner ready for another object.
+// reset makes the scanner ready for another object. What was found in the last one is not
+// valid any more.
 func (s *memberScanner) reset() {
-	clear(s.found)
-	clear(s.lengths)
-	*s = memberScanner{want: s.want, limit: s.limit, found: s.found, lengths: s.lengths, name: s.name[:0], value: s.value[:0]}
+	*s = memberScanner{want: s.want, limit: s.limit, members: s.members[:0], value: s.value[:0]}
+}
+
+// raw is the value of a member that is kept, nil if there is none.
+func (s *memberScanner) raw(name string) []byte {
+	value, _ := s.lookUp(name)
+	return value
+}
+
+func (s *memberScanner) lookUp(name string) (value []byte, ok bool) {
+	if m := s.member(name); m != nil && m.kept {
+		return m.value, true
+	}
+	return nil, false
+}
+
+// length is the number of elements of a member that is an array, 0 of another value.
+func (s *memberScanner) length(name string) (items int, ok bool) {
+	if m := s.member(name); m != nil {
+		return m.items, true
+	}
+	return 0, false
+}
+
+// member is nil if there is none, also of no scanner.
+func (s *memberScanner) member(name string) *scanned {
+	if s == nil {
+		return nil
+	}
+	for i := range s.members {
+		if s.members[i].name == name {
+			return &s.members[i]
+		}
+	}
+	return nil
+}
+
+// add makes room for a member. The room that members of an earlier object had is used
+// again, most often by the same ones.
+func (s *memberScanner) add(name []byte) *scanned {
+	n := len(s.members)
+	if n == cap(s.members) {
+		s.members = append(make([]scanned, 0, max(4, 2*n)), s.members...)
+	}
+	s.members = s.members[:n+1]
+	m := &s.members[n]
+	if m.name != string(name) {
+		m.name = string(name)
+	}
+	m.value, m.kept = m.value[:0], false
+	return m
 }
 
 func (s *memberScanner) Write(p []byte) {
-	for i := 0; i < len(p) && !s.done; {
+	from := 0 // of the name or the value that is being read, as far as it is in p
+	for i := 0; i < len(p) && !s.done; i++ {
 		c := p[i]
 		switch {
-		case s.str && c == '\\' && !s.esc && i+1 < len(p):
-			s.push(p[i : i+2])
-			i += 2
-			continue
-		case s.str && (s.esc || c == '\\'):
-			s.esc = !s.esc
-			s.push(p[i : i+1])
+		case s.esc:
+			s.esc = false
+		case s.str && c == '\\':
+			s.esc = true
 		case s.str && c == '"':
 			s.str = false
 			if s.isName {
+				s.keepName(p[from:i])
 				s.isName, s.pending = false, true
-			} else {
-				s.push(p[i : i+1])
 			}
 		case s.str: // run to the next quote or backslash
-			n := stringRun(p[i:])
-			if s.isName || s.what == keep {
-				s.push(p[i : i+n])
-			}
-			i += n
-			continue
+			i += stringRun(p[i:]) - 1
 		case s.depth == 0:
 			if c == '{' {
 				s.depth = 1
 			} else if !blank(c) {
 				s.done = true // not an object
-				return
 			}
+		case c == '"':
+			s.item = s.item || s.depth == 2 && s.array
+			s.str = true
+			if s.depth == 1 && !s.pending {
+				s.isName, s.named, from = true, 0, i+1
+			}
+		case s.depth == 1 && c == ':' && s.pending && !s.begun:
+			s.begun, s.what, from = true, s.want(s.name[:s.named]), i+1
+		case s.depth == 1 && (c == ',' || c == '}' || c == ']'):
+			s.endMember(p[from:i])
+			s.done = c != ','
 		default:
-			s.structure(c, p[i:i+1])
+			s.structure(c)
 		}
-		i++
+	}
+	if s.isName {
+		s.keepName(p[from:])
+	} else if s.what != ignore {
+		s.keepValue(p[from:])
 	}
 }
 
-// structure takes a byte outside strings and within the object.
-func (s *memberScanner) structure(c byte, piece []byte) {
+// structure takes a byte outside strings and within a value.
+func (s *memberScanner) structure(c byte) {
 	if s.depth == 2 && s.array && c != ',' && c != ']' && !blank(c) {
 		s.item = true
 	}
 	switch c {
-	case '"':
-		s.str = true
-		if s.depth == 1 && !s.pending {
-			s.isName = true
-			s.name = s.name[:0]
-			return
-		}
 	case '{', '[':
 		s.array = s.array || s.depth == 1 && c == '['
 		s.depth++
-	case '}', ']':
+	case '}', ']', ',':
 		if s.depth == 2 && s.array && s.item {
 			s.items++
 			s.item = false
 		}
-		if s.depth--; s.depth == 0 {
-			s.endMember()
-			s.done = true
-			return
-		}
-	case ':':
-		if s.depth == 1 && s.pending && !s.begun {
-			s.begun = true
-			s.what = s.want(s.name)
-			return
-		}
-	case ',':
-		if s.depth == 1 {
-			s.endMember()
-			return
-		}
-		if s.depth == 2 && s.array && s.item {
-			s.items++
-			s.item = false
+		if c != ',' {
+			s.depth--
 		}
 	}
-	s.push(piece)
 }
 
 // stringRun is how many bytes there are before the first quote or backslash.
@@ -156,25 +194,29 @@ func stringRun(b []byte) int {
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-func (s *memberScanner) push(b []byte) {
-	switch {
-	case s.isName:
-		s.name = append(s.name, b[:min(len(b), maxName-len(s.name))]...)
-	case s.what == keep && !s.over:
-		if s.over = len(s.value)+len(b) > max(maxMember, s.limit); !s.over {
-			s.value = append(s.value, b...)
-		}
+func (s *memberScanner) keepName(b []byte) { s.named += copy(s.name[s.named:], b) }
+
+func (s *memberScanner) keepValue(b []byte) {
+	if s.over = s.over || len(s.value)+len(b) > max(maxMember, s.limit); s.what == keep && !s.over {
+		s.value = append(s.value, b...)
 	}
 }
 
-func (s *memberScanner) endMember() {
+// endMember ends a member. rest is the end of its value, or all of it.
+func (s *memberScanner) endMember(rest []byte) {
 	if s.what != ignore {
-		if s.found == nil {
-			s.found, s.lengths = make(map[string][]byte), make(map[string]int)
+		name := s.name[:s.named]
+		m := s.member(string(name))
+		if m == nil {
+			m = s.add(name)
 		}
-		s.lengths[string(s.name)] = s.items
-		if s.what == keep && !s.over {
-			s.found[string(s.name)] = bytes.Clone(bytes.TrimSpace(s.value))
+		m.items = s.items
+		if len(s.value) > 0 {
+			s.keepValue(rest)
+			rest = s.value
+		}
+		if s.what == keep && !s.over && len(rest) <= max(maxMember, s.limit) {
+			m.value, m.kept = append(m.value[:0], bytes.TrimSpace(rest)...), true
 		}
 	}
 	s.what, s.over, s.pending, s.begun, s.array, s.items, s.item = ignore, false, false, false, false, 0, false

@@ -48,7 +48,7 @@ type Meter struct {
 	status int
 	header http.Header
 
-	members *memberScanner
+	members *memberScanner // of an answer in one piece
 	frames  *frameScanner
 	events  *eventScanner
 
@@ -60,7 +60,7 @@ type Meter struct {
 	ended      bool          // a Responses stream has told its last event
 	background bool          // the response is made in the background
 	claude     claudeUsage   // of message_start and message_delta
-	inner      memberScanner // for events and chunks
+	scanner    memberScanner // of the answer, or of one event or chunk after another
 	scratch    []byte
 	reason     string
 }
@@ -69,7 +69,7 @@ type Meter struct {
 func NewMeter(r Route, status int, h http.Header) *Meter {
 	m := &Meter{route: r, status: status, header: h}
 	m.reading.Tier = tier(h.Get("X-Amzn-Bedrock-Service-Tier"))
-	m.reading.LatencyMode = h.Get("X-Amzn-Bedrock-PerformanceConfig-Latency")
+	m.reading.LatencyMode = h.Get("X-Amzn-Bedrock-Performanceconfig-Latency")
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	encoding := h.Get("Content-Encoding")
 	switch media = strings.ToLower(strings.TrimSpace(media)); {
@@ -80,7 +80,8 @@ func NewMeter(r Route, status int, h http.Header) *Meter {
 	case status >= 200 && status < 300 && media == "text/event-stream":
 		m.events = &eventScanner{each: m.event}
 	case media == "application/json", media == "":
-		m.members = &memberScanner{want: wanted}
+		m.members = &m.scanner
+		m.members.want = wanted
 		if r.Operation == Responses || r.Operation == CompactResponse || r.Operation == GetResponse || r.Operation == CancelResponse {
 			m.members.want, m.members.limit = wantedOfResponse, maxEvent
 		}
@@ -179,7 +180,7 @@ func (m *Meter) readFailure() {
 		m.reading.Usage, m.reading.From = waybill.NewUsage(), "refused by AWS"
 	}
 	m.reading.Whole = m.members != nil && m.members.done
-	m.reading.ErrorCode = errorCode(m.header, m.found())
+	m.reading.ErrorCode = errorCode(m.header, m.members)
 }
 
 // readFree reads the answer of an operation that uses no model itself. A guardrail is
@@ -188,13 +189,13 @@ func (m *Meter) readFailure() {
 func (m *Meter) readFree() {
 	r := &m.reading
 	r.Usage, r.From, r.Whole = waybill.NewUsage(), "free of charge", true
-	found := m.found()
+	found := m.members
 	if m.unknownOperation(found) {
 		return
 	}
 	switch m.route.Operation {
 	case ApplyGuardrail, InvokeGuardrailChecks:
-		units, ok := guardrailUnits(found["usage"])
+		units, ok := guardrailUnits(found.raw("usage"))
 		r.GuardrailUnits, r.From = units, "guardrail"
 		if !ok {
 			r.Usage, r.From = waybill.Usage{}, m.unread("unmetered: the answer has no guardrail units that are understood")
@@ -206,14 +207,14 @@ func (m *Meter) readFree() {
 			r.Whole = m.ended
 		}
 		m.responseDetails(found)
-		if model, ok := found["model"]; ok {
+		if model, ok := found.lookUp("model"); ok {
 			r.Model = waybill.ModelID(text(model))
 		}
 		if r.Background = m.background; !r.Background {
 			return
 		}
-		if v, ok := usageOf(OpenAI, found["usage"]); ok && !unfinished(found["status"]) {
-			r.Usage, r.From = withSearches(v, found["output"]), "body"
+		if v, ok := usageOf(OpenAI, found.raw("usage")); ok && !unfinished(found.raw("status")) {
+			r.Usage, r.From = withSearches(v, found.raw("output")), "body"
 		} else if m.metrics.Known {
 			r.Usage, r.From = m.metrics, "sse"
 		} else { // not done yet, or told nothing: a later look may
@@ -241,21 +242,14 @@ func (m *Meter) unread(other string) string {
 
 // unknownOperation finds the answer that AWS has for paths it does not know: of status
 // 200, as a rule.
-func (m *Meter) unknownOperation(found map[string][]byte) bool {
-	if !bytes.Contains(found["Output"], []byte("UnknownOperationException")) {
+func (m *Meter) unknownOperation(found *memberScanner) bool {
+	if !bytes.Contains(found.raw("Output"), []byte("UnknownOperationException")) {
 		return false
 	}
 	r := &m.reading
 	r.UnknownOperation, r.Whole = true, m.members.done
 	r.Usage, r.From = waybill.NewUsage(), "AWS does not know this path"
 	return true
-}
-
-func (m *Meter) found() map[string][]byte {
-	if m.members == nil {
-		return nil
-	}
-	return m.members.found
 }
 
 func (m *Meter) readMembers() {
@@ -266,21 +260,21 @@ func (m *Meter) readMembers() {
 		s = &none
 	}
 	r.Whole = s.done
-	if m.unknownOperation(s.found) {
+	if m.unknownOperation(s) {
 		return
 	}
-	m.responseDetails(s.found)
+	m.responseDetails(s)
 	r.Background = m.background && r.ResponseID != ""
-	body, inBody := usageOf(m.route.Shape, s.found["usage"])
+	body, inBody := usageOf(m.route.Shape, s.raw("usage"))
 	if m.route.Operation == InvokeModel {
-		if _, ranked := s.lengths["results"]; ranked && m.asked.Known {
+		if _, ranked := s.length("results"); ranked && m.asked.Known {
 			r.Usage, r.From = m.asked, "request" // tokens are not charged besides
 			return
 		}
 		if !inBody {
-			body, inBody = familyUsage(s.found)
+			body, inBody = familyUsage(s)
 		}
-		body, inBody = withImages(body, inBody, s.lengths)
+		body, inBody = withImages(body, inBody, s)
 		if v, ok := headerUsage(m.header, body, inBody, m.embeds()); ok {
 			r.Usage, r.From = v, "headers"
 			return
@@ -288,7 +282,7 @@ func (m *Meter) readMembers() {
 	}
 	switch {
 	case inBody:
-		r.Usage, r.From = withSearches(body, s.found["output"]), "body"
+		r.Usage, r.From = withSearches(body, s.raw("output")), "body"
 	case s == &none:
 	case !s.done:
 		m.reason = "the answer was cut"
@@ -302,15 +296,17 @@ func (m *Meter) readMembers() {
 }
 
 // withImages adds the images of an answer to its usage, which is known if it has any.
-func withImages(u waybill.Usage, known bool, lengths map[string]int) (waybill.Usage, bool) {
-	images := int64(lengths["images"] + lengths["artifacts"])
+func withImages(u waybill.Usage, known bool, answer *memberScanner) (waybill.Usage, bool) {
+	images, _ := answer.length("images")
+	artifacts, _ := answer.length("artifacts")
+	images += artifacts
 	if images == 0 {
 		return u, known
 	}
 	if !known {
 		u = waybill.NewUsage()
 	}
-	return u.With(waybill.OutputImage, images), true
+	return u.With(waybill.OutputImage, int64(images)), true
 }
 
 // embeds reports whether the answer is that of an embedding model, which tells input
@@ -321,7 +317,7 @@ func (m *Meter) embeds() bool {
 	}
 	if m.members != nil {
 		for _, name := range []string{"embedding", "embeddings", "embeddingsByType", "data"} {
-			if _, ok := m.members.lengths[name]; ok {
+			if _, ok := m.members.length(name); ok {
 				return true
 			}
 		}
@@ -347,28 +343,28 @@ func completed(v, other waybill.Usage) waybill.Usage {
 }
 
 // details reads what an answer says beside its usage.
-func (m *Meter) details(found map[string][]byte) {
+func (m *Meter) details(found *memberScanner) {
 	r := &m.reading
 	set := func(to *string, v string) {
 		if v != "" {
 			*to = v
 		}
 	}
-	set(&r.Tier, tier(text(member(found["serviceTier"], "type"))))
-	set(&r.Tier, tier(text(found["service_tier"])))
+	set(&r.Tier, tier(text(member(found.raw("serviceTier"), "type"))))
+	set(&r.Tier, tier(text(found.raw("service_tier"))))
 	if m.route.Shape == Anthropic {
-		set(&r.Tier, tier(text(member(found["usage"], "service_tier"))))
+		set(&r.Tier, tier(text(member(found.raw("usage"), "service_tier"))))
 	}
-	set(&r.LatencyMode, text(member(found["performanceConfig"], "latency")))
-	set(&r.StopReason, text(found["stopReason"]))
-	set(&r.StopReason, text(found["stop_reason"]))
-	set(&r.ResponseID, text(found["id"]))
-	set(&r.ResponseID, text(found["invocationArn"]))
-	if router := member(found["trace"], "promptRouter"); len(router) > 0 {
+	set(&r.LatencyMode, text(member(found.raw("performanceConfig"), "latency")))
+	set(&r.StopReason, text(found.raw("stopReason")))
+	set(&r.StopReason, text(found.raw("stop_reason")))
+	set(&r.ResponseID, text(found.raw("id")))
+	set(&r.ResponseID, text(found.raw("invocationArn")))
+	if router := member(found.raw("trace"), "promptRouter"); len(router) > 0 {
 		r.Model = waybill.ModelID(text(member(router, "invokedModelId")))
 	}
 	for _, name := range []string{"trace", "amazon-bedrock-trace"} {
-		if trace, ok := found[name]; ok {
+		if trace, ok := found.lookUp(name); ok {
 			units, _ := guardrailUnits(trace)
 			r.GuardrailUnits += units
 		}
@@ -376,9 +372,9 @@ func (m *Meter) details(found map[string][]byte) {
 }
 
 // responseDetails reads what a response says beside its usage.
-func (m *Meter) responseDetails(found map[string][]byte) {
+func (m *Meter) responseDetails(found *memberScanner) {
 	m.details(found)
-	m.background = m.background || string(found["background"]) == "true"
+	m.background = m.background || string(found.raw("background")) == "true"
 }
 
 // frame looks at one message of an event stream.
@@ -395,11 +391,11 @@ func (m *Meter) frame(f frame) {
 	case "chunk":
 		m.chunk(f.payload)
 	case "messageStop":
-		m.details(m.scan(f.payload).found)
+		m.details(m.scan(f.payload))
 	case "metadata":
 		s := m.scan(f.payload)
-		m.details(s.found)
-		if v, ok := usageOf(AWS, s.found["usage"]); ok {
+		m.details(s)
+		if v, ok := usageOf(AWS, s.raw("usage")); ok {
 			m.metrics = v
 		}
 	}
@@ -410,10 +406,10 @@ var skipDelta = []byte(`{"type":"content_block_delta"`)
 
 // scan reads the members of an event or a chunk. They are valid until the next one.
 func (m *Meter) scan(doc []byte) *memberScanner {
-	m.inner.want = wanted
-	m.inner.reset()
-	m.inner.Write(doc)
-	return &m.inner
+	m.scanner.want = wanted
+	m.scanner.reset()
+	m.scanner.Write(doc)
+	return &m.scanner
 }
 
 // chunk opens one part of a streamed Invoke answer: base64 in JSON around the model's
@@ -463,8 +459,8 @@ func (m *Meter) part(doc []byte) {
 	}
 	s := m.scan(doc)
 	m.claudePart(s)
-	m.details(s.found)
-	if metrics, ok := s.found["amazon-bedrock-invocationMetrics"]; ok {
+	m.details(s)
+	if metrics, ok := s.lookUp("amazon-bedrock-invocationMetrics"); ok {
 		if v, ok := usageOf(AWS, metrics); ok {
 			m.metrics = v
 		}
@@ -479,14 +475,14 @@ func (m *Meter) part(doc []byte) {
 // tell the usage so far. Bedrock adds its metrics to the last part of every family that
 // was seen; this is for one that it forgets.
 func lastUsage(s *memberScanner, doc []byte) (waybill.Usage, bool) {
-	if v, ok := usageOf(AWS, member(s.found["metadata"], "usage")); ok {
+	if v, ok := usageOf(AWS, member(s.raw("metadata"), "usage")); ok {
 		return v, true
 	}
-	choices, there := s.lengths["choices"]
+	choices, there := s.length("choices")
 	if !there || choices > 0 && !finished(doc) {
 		return waybill.Usage{}, false
 	}
-	return usageOf(OpenAI, s.found["usage"])
+	return usageOf(OpenAI, s.raw("usage"))
 }
 
 // finished reports whether a chunk of OpenAI's shape tells why the answer ended.
@@ -499,16 +495,18 @@ func finished(doc []byte) bool {
 // claudePart reads what message_start and message_delta tell. Other families have
 // members of these names and other types.
 func (m *Meter) claudePart(s *memberScanner) {
-	for _, raw := range [][]byte{member(s.found["message"], "usage"), s.found["usage"]} {
-		var u claudeUsage
-		if len(raw) > 0 && json.Unmarshal(raw, &u) == nil {
+	for _, raw := range [][]byte{member(s.raw("message"), "usage"), s.raw("usage")} {
+		if len(raw) == 0 {
+			continue
+		}
+		if u, ok := readClaude(raw); ok {
 			m.claude = m.claude.merge(u)
 		}
 	}
-	if id := text(member(s.found["message"], "id")); id != "" {
+	if id := text(member(s.raw("message"), "id")); id != "" {
 		m.reading.ResponseID = id
 	}
-	if stop := text(member(s.found["delta"], "stop_reason")); stop != "" {
+	if stop := text(member(s.raw("delta"), "stop_reason")); stop != "" {
 		m.reading.StopReason, m.final = stop, true
 	}
 }
@@ -554,10 +552,10 @@ func (m *Meter) event(name, data []byte) {
 		return // a delta of a stream whose last chunk will tell
 	}
 	s := m.scan(data)
-	kind := text(s.found["type"])
-	if failure := s.found["error"]; kind == "error" || string(name) == "error" || len(failure) > 0 && string(failure) != "null" {
+	kind := text(s.raw("type"))
+	if failure := s.raw("error"); kind == "error" || string(name) == "error" || len(failure) > 0 && string(failure) != "null" {
 		m.reading.Exception = "error"
-		for _, code := range []string{text(s.found["code"]), text(member(failure, "type")), text(member(failure, "code"))} {
+		for _, code := range []string{text(s.raw("code")), text(member(failure, "type")), text(member(failure, "code"))} {
 			if code != "" {
 				m.reading.Exception = code
 			}
@@ -576,12 +574,12 @@ func (m *Meter) event(name, data []byte) {
 		m.response(kind, data)
 		return
 	}
-	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
+	if v, ok := usageOf(OpenAI, s.raw("usage")); ok {
 		m.metrics = v
-		n, there := s.lengths["choices"]
+		n, there := s.length("choices")
 		m.final = there && n == 0 // the chunk of its own; others tell the usage so far
 	}
-	m.details(s.found)
+	m.details(s)
 }
 
 // isLast reports whether a type of event ends a Responses stream.
@@ -594,22 +592,22 @@ func isLast(kind string) bool {
 func (m *Meter) response(kind string, data []byte) {
 	s := memberScanner{want: wantedOfResponse, limit: maxEvent}
 	s.Write(member(data, "response"))
-	m.responseDetails(s.found)
+	m.responseDetails(&s)
 	if !isLast(kind) {
 		return
 	}
 	m.reading.Whole, m.ended = true, true
 	if m.route.ModelID == "" && !m.route.ModelInBody { // a look at it
-		m.reading.Model = waybill.ModelID(text(s.found["model"]))
+		m.reading.Model = waybill.ModelID(text(s.raw("model")))
 	}
-	if v, ok := usageOf(OpenAI, s.found["usage"]); ok {
-		m.metrics = withSearches(v, s.found["output"])
+	if v, ok := usageOf(OpenAI, s.raw("usage")); ok {
+		m.metrics = withSearches(v, s.raw("output"))
 	}
 	if kind != "response.failed" {
 		return
 	}
 	m.reading.Exception = kind
-	if code := text(member(s.found["error"], "code")); code != "" {
+	if code := text(member(s.raw("error"), "code")); code != "" {
 		m.reading.Exception = code
 	}
 }
@@ -647,11 +645,11 @@ func BodyUsage(outputBody []byte) (waybill.Usage, bool) {
 	if outputBody[0] == '{' {
 		s := memberScanner{want: wanted}
 		s.Write(outputBody)
-		v, ok := anyUsage(s.found["usage"])
+		v, ok := anyUsage(s.raw("usage"))
 		if !ok {
-			v, ok = familyUsage(s.found)
+			v, ok = familyUsage(&s)
 		}
-		return withImages(v, ok, s.lengths)
+		return withImages(v, ok, &s)
 	}
 	var chunks []json.RawMessage
 	if outputBody[0] != '[' || json.Unmarshal(outputBody, &chunks) != nil {

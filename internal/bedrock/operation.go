@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/waybill-dev/waybill"
@@ -117,10 +118,11 @@ var served = map[waybill.Endpoint]string{
 // paths with 200, so forwarding them would count failures as calls. Errors are
 // *waybill.Error.
 func FindRoute(method, escapedPath string, endpoint waybill.Endpoint) (Route, error) {
-	if err := checkPath(escapedPath); err != nil {
+	var few [8]string // as most paths have
+	parts := slices.AppendSeq(few[:0], strings.SplitSeq(strings.TrimPrefix(escapedPath, "/"), "/"))
+	if err := checkPath(escapedPath, parts); err != nil {
 		return Route{}, err
 	}
-	parts := strings.Split(strings.TrimPrefix(escapedPath, "/"), "/")
 	r := Route{Endpoint: endpoint}
 	ok := false
 	var err error
@@ -143,8 +145,9 @@ func FindRoute(method, escapedPath string, endpoint waybill.Endpoint) (Route, er
 	return r, nil
 }
 
-// checkPath refuses what could mean one thing here and another at AWS.
-func checkPath(p string) error {
+// checkPath refuses what could mean one thing here and another at AWS. segments are those
+// of the path.
+func checkPath(p string, segments []string) error {
 	bad := func(what string) error {
 		return &waybill.Error{Kind: waybill.Invalid, Code: "WB1102", Message: fmt.Sprintf("path %s %s", clip(p), what),
 			Hint: "send the path as AWS documents it"}
@@ -152,7 +155,6 @@ func checkPath(p string) error {
 	if !strings.HasPrefix(p, "/") || len(p) > 4096 {
 		return bad("is not a path, or is longer than 4,096 bytes")
 	}
-	segments := strings.Split(p[1:], "/")
 	for i, segment := range segments {
 		plain, err := url.PathUnescape(segment)
 		if err != nil {
@@ -161,8 +163,8 @@ func checkPath(p string) error {
 		if segment == "" && p != "/" {
 			return bad("has an empty segment")
 		}
-		for _, c := range []byte(plain) {
-			if !nameByte(c) {
+		for k := range len(plain) {
+			if !nameBytes[plain[k]] {
 				return bad("has a character that no name of AWS's has")
 			}
 		}
@@ -185,12 +187,15 @@ func checkPath(p string) error {
 // takesARN holds the first segments of the paths whose second may be an ARN.
 var takesARN = map[string]bool{"model": true, "guardrail": true, "async-invoke": true}
 
-// nameByte reports whether names of AWS's have such a byte: what RFC 3986 lets stand in
-// a segment, and a slash. A semicolon would begin parameters, and what is still escaped
+// nameBytes holds the bytes that names of AWS's have: what RFC 3986 lets stand in a
+// segment, and a slash. A semicolon would begin parameters, and what is still escaped
 // after one step is escaped twice: some servers take a second.
-func nameByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~:/@!$&'()*+,=", c) >= 0
-}
+var nameBytes = func() (set [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:/@!$&'()*+,=") {
+		set[c] = true
+	}
+	return set
+}()
 
 func (r *Route) model(method string, parts []string) (bool, error) {
 	n, ok := modelActions[parts[len(parts)-1]]

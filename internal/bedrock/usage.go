@@ -3,6 +3,7 @@ package bedrock
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -163,8 +164,11 @@ func (u openAIUsage) usage() (waybill.Usage, bool) {
 // withSearches adds the web searches among the output items of a response: they are
 // charged by the query.
 func withSearches(u waybill.Usage, output []byte) waybill.Usage {
+	if len(output) == 0 {
+		return u
+	}
 	var items []json.RawMessage
-	if len(output) == 0 || json.Unmarshal(output, &items) != nil {
+	if json.Unmarshal(output, &items) != nil {
 		return u
 	}
 	var n int64
@@ -222,16 +226,19 @@ func text(v []byte) string {
 // usageOf reads a usage object of the answers of a shape. Answers of AWS's shape hold
 // whatever the family of the model has.
 func usageOf(shape Shape, raw []byte) (waybill.Usage, bool) {
+	if len(raw) == 0 {
+		return waybill.Usage{}, false
+	}
 	switch shape {
 	case OpenAI:
-		var u openAIUsage
-		if json.Unmarshal(raw, &u) != nil {
+		u, ok := readOpenAI(raw)
+		if !ok {
 			return waybill.Usage{}, false
 		}
 		return u.usage()
 	case Anthropic:
-		var u claudeUsage
-		if json.Unmarshal(raw, &u) != nil {
+		u, ok := readClaude(raw)
+		if !ok {
 			return waybill.Usage{}, false
 		}
 		return u.usage()
@@ -242,17 +249,123 @@ func usageOf(shape Shape, raw []byte) (waybill.Usage, bool) {
 // anyUsage reads a usage object of whichever family. The families that count what was
 // cached as input come with a total, Claude without.
 func anyUsage(raw []byte) (waybill.Usage, bool) {
-	var n nativeUsage
-	if json.Unmarshal(raw, &n) == nil {
+	if n, ok := readNative(raw); ok {
 		if v, ok := n.usage(); ok {
 			return v, true
 		}
 	}
-	var o openAIUsage
-	if json.Unmarshal(raw, &o) == nil && (o.Prompt.there || o.Total.there) {
+	if o, ok := readOpenAI(raw); ok && (o.Prompt.there || o.Total.there) {
 		return o.usage()
 	}
 	return usageOf(Anthropic, raw)
+}
+
+func readNative(raw []byte) (nativeUsage, bool) {
+	var u nativeUsage
+	if readPlain(raw, "", []usageMember{
+		{name: "inputTokens", count: &u.InputTokens}, {name: "outputTokens", count: &u.OutputTokens},
+		{name: "cacheReadInputTokens", count: &u.CacheReadInputTokens}, {name: "cacheWriteInputTokens", count: &u.CacheWriteInputTokens},
+		{name: "inputTokenCount", count: &u.InputTokenCount}, {name: "outputTokenCount", count: &u.OutputTokenCount},
+		{name: "cacheReadInputTokenCount", count: &u.CacheReadInputTokenCount}, {name: "cacheWriteInputTokenCount", count: &u.CacheWriteInputTokenCount},
+		{name: "cacheDetails"},
+	}) {
+		return u, true
+	}
+	return readLenient[nativeUsage](raw)
+}
+
+func readClaude(raw []byte) (claudeUsage, bool) {
+	var u claudeUsage
+	if readPlain(raw, "", []usageMember{
+		{name: "input_tokens", count: &u.InputTokens}, {name: "output_tokens", count: &u.OutputTokens},
+		{name: "cache_creation_input_tokens", count: &u.CacheCreation}, {name: "cache_read_input_tokens", count: &u.CacheRead},
+		{in: "cache_creation", name: "ephemeral_5m_input_tokens", count: &u.ByLife.FiveMinutes},
+		{in: "cache_creation", name: "ephemeral_1h_input_tokens", count: &u.ByLife.Hour},
+		{in: "server_tool_use", name: "web_search_requests", count: &u.ServerTools.WebSearches},
+		{name: "service_tier", text: &u.ServiceTier},
+	}) {
+		return u, true
+	}
+	return readLenient[claudeUsage](raw)
+}
+
+func readOpenAI(raw []byte) (openAIUsage, bool) {
+	var u openAIUsage
+	if readPlain(raw, "", []usageMember{
+		{name: "prompt_tokens", count: &u.Prompt}, {name: "completion_tokens", count: &u.Completion}, {name: "total_tokens", count: &u.Total},
+		{name: "input_tokens", count: &u.Input}, {name: "output_tokens", count: &u.Output},
+		{in: "prompt_tokens_details", name: "cached_tokens", count: &u.PromptDetails.Cached},
+		{in: "prompt_tokens_details", name: "cache_write_tokens", count: &u.PromptDetails.Written},
+		{in: "input_tokens_details", name: "cached_tokens", count: &u.InputDetails.Cached},
+		{in: "input_tokens_details", name: "cache_write_tokens", count: &u.InputDetails.Written},
+		{in: "completion_tokens_details", name: "reasoning_tokens", count: &u.CompletionDetails.Reasoning},
+		{in: "output_tokens_details", name: "reasoning_tokens", count: &u.OutputDetails.Reasoning},
+	}) {
+		return u, true
+	}
+	return readLenient[openAIUsage](raw)
+}
+
+// readLenient reads a usage object as encoding/json does: names in any case, the last of
+// two members of one name, text that is not quite UTF-8.
+func readLenient[T any](raw []byte) (T, bool) {
+	u := new(T)
+	err := json.Unmarshal(raw, u)
+	return *u, err == nil
+}
+
+// A usageMember is a member of a usage object that means something: a count, a text, or
+// what is left to readLenient.
+type usageMember struct {
+	in    string // the member whose object it is in; empty for the usage object itself
+	name  string
+	count *count
+	text  *string
+}
+
+// readPlain reads the members of one object of usage that is written as nearly all are:
+// by the strict grammar, names in their own case. It reports false for any other, and may
+// have read a part of it then. FuzzPlainUsage holds it to what readLenient makes of it.
+func readPlain(raw []byte, in string, members []usageMember) bool {
+	return readObject(raw, func(m jsonMember) error {
+		v := raw[m.valueStart:m.valueEnd]
+		for i := range members {
+			switch u := &members[i]; {
+			case u.in == in && u.name == string(m.name):
+				return u.read(v)
+			case in == "" && u.in == string(m.name) && u.in != "":
+				if string(v) == "null" || v[0] == '{' && readPlain(v, u.in, members) {
+					return nil
+				}
+				return errNotPlain
+			}
+		}
+		for i := range members { // encoding/json takes a name in another case for the same
+			if u := &members[i]; u.in == in && strings.EqualFold(u.name, string(m.name)) || in == "" && strings.EqualFold(u.in, string(m.name)) {
+				return errNotPlain
+			}
+		}
+		return nil
+	}) == nil
+}
+
+var errNotPlain = errors.New("usage in another form")
+
+func (u *usageMember) read(v []byte) error {
+	switch {
+	case u.count != nil:
+		return u.count.UnmarshalJSON(v)
+	case string(v) == "null":
+		return nil
+	case u.text == nil:
+		return errNotPlain
+	}
+	s, ok := stringOf(v)
+	if !ok {
+		return errNotPlain
+	}
+	*u.text = s
+	return nil
 }
 
 // Token-count headers of unary Invoke answers.
@@ -297,10 +410,10 @@ func headerUsage(h http.Header, body waybill.Usage, inBody, embeds bool) (waybil
 }
 
 // familyUsage is the usage of families that have top-level counts and no usage object.
-func familyUsage(found map[string][]byte) (waybill.Usage, bool) {
+func familyUsage(found *memberScanner) (waybill.Usage, bool) {
 	get := func(name string) count {
 		var c count
-		if raw, ok := found[name]; ok {
+		if raw, ok := found.lookUp(name); ok {
 			_ = c.UnmarshalJSON(raw)
 		}
 		return c
@@ -313,7 +426,7 @@ func familyUsage(found map[string][]byte) (waybill.Usage, bool) {
 		var results []struct {
 			TokenCount count `json:"tokenCount"`
 		}
-		if raw, ok := found["results"]; ok && json.Unmarshal(raw, &results) == nil {
+		if raw, ok := found.lookUp("results"); ok && json.Unmarshal(raw, &results) == nil {
 			for _, r := range results {
 				out += r.TokenCount.n
 			}
@@ -357,9 +470,9 @@ func guardrailUnits(raw []byte) (total int64, told bool) {
 }
 
 // errorCode is AWS's name of an error: the header's, else the body's.
-func errorCode(h http.Header, found map[string][]byte) string {
+func errorCode(h http.Header, found *memberScanner) string {
 	name, _, _ := strings.Cut(h.Get("X-Amzn-Errortype"), ":")
-	for _, other := range []string{text(found["__type"]), text(member(found["Output"], "__type")), text(member(found["error"], "code")), text(member(found["error"], "type")), text(found["code"])} {
+	for _, other := range []string{text(found.raw("__type")), text(member(found.raw("Output"), "__type")), text(member(found.raw("error"), "code")), text(member(found.raw("error"), "type")), text(found.raw("code"))} {
 		if name == "" {
 			name = other[strings.IndexByte(other, '#')+1:]
 		}

@@ -103,7 +103,11 @@ type scratch struct {
 	text    []byte // the canonical request
 	toSign  []byte
 	headers []signedHeader
+	path    canonicalPath
 }
+
+// A canonicalPath is a path as it was signed last: most calls are of the same few models.
+type canonicalPath struct{ path, raw, canonical []byte }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
@@ -155,7 +159,7 @@ func (k *signingKeys) sign(r *http.Request, payload [sha256.Size]byte, service, 
 
 	b := append(s.text[:0], r.Method...)
 	b = append(b, '\n')
-	b = appendCanonicalPath(b, r.URL)
+	b = append(b, s.path.of(r.URL)...)
 	b = append(b, '\n')
 	if r.URL.RawQuery != "" {
 		r.URL.RawQuery = canonicalQuery(r.URL.RawQuery)
@@ -231,6 +235,15 @@ func signedName(name string) string {
 		return strings.ToLower(name)
 	}
 	return ""
+}
+
+// of is the path of a URL as it is sent, escaped once more. It is valid until the next.
+func (p *canonicalPath) of(u *url.URL) []byte {
+	if len(p.canonical) == 0 || u.Path != string(p.path) || u.RawPath != string(p.raw) {
+		p.path, p.raw = append(p.path[:0], u.Path...), append(p.raw[:0], u.RawPath...)
+		p.canonical = appendCanonicalPath(p.canonical[:0], u)
+	}
+	return p.canonical
 }
 
 // appendCanonicalPath appends the path as it is sent, escaped once more.

@@ -271,12 +271,11 @@ func TestWithin(t *testing.T) {
 		c.BodyTimeout, c.Limits = 50*time.Millisecond, gateway.Limits{Calls: 1, Headers: 20}
 	})
 	read := make(chan error)
-	server := httptest.NewServer(s.gw.Within(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	url := serve(t, s.gw.Within(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, err := io.ReadAll(r.Body)
 		read <- err
 	})))
-	defer server.Close()
-	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +288,7 @@ func TestWithin(t *testing.T) {
 	}
 	s.gw.Wait()
 	many := "GET / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n" + strings.Repeat("X-A: b\r\n", 30) + "\r\n"
-	other, err := net.Dial("tcp", server.Listener.Addr().String())
+	other, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,8 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	ctx, end := c.lifetime(r.Context())
 	defer end()
 	request, err := c.signed(ctx, r.Context())
-	if err == nil && r.Context().Err() != nil { // nothing is billed yet
+	c.caller.of(w, r)
+	if err == nil && (c.caller.gone() || c.g.Now().Sub(c.started) > patience && c.caller.left()) { // nothing is billed yet
 		err = &waybill.Error{Kind: waybill.Unavailable, Code: "WB1503", Message: "the caller left before the call did", Err: context.Cause(r.Context())}
 	}
 	if err != nil {
@@ -47,7 +48,6 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 		c.g.Log.Error("a call was not recorded as opened", "call_id", c.record.CallID, "err", err)
 		synced = func(context.Context) error { return nil }
 	}
-	c.caller.ctx = r.Context()
 	if c.config.Drain == Cut || c.config.DrainTime > 0 {
 		defer c.watch(ctx)()
 	}
@@ -79,22 +79,22 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	c.pass(ctx, w, answer)
 }
 
+// patience is how long a call may wait, for its body or a session, before it is worth
+// asking whether its caller still does.
+const patience = 10 * time.Millisecond
+
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
 // role session is waited for as long as the caller stays.
 func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
-	base, service := c.config.Upstream[c.record.Endpoint], "bedrock"
+	service := "bedrock"
 	if c.record.Endpoint == waybill.Mantle {
 		service = "bedrock-mantle"
-		if base == "" {
-			base = "https://bedrock-mantle.{region}.api.aws"
-		}
-	} else if base == "" {
-		base = "https://bedrock-runtime.{region}.amazonaws.com"
 	}
-	u, err := url.Parse(strings.ReplaceAll(base, "{region}", c.record.Region))
+	base, err := c.config.upstream(c.record.Endpoint, c.record.Region)
 	if err != nil {
-		return nil, fmt.Errorf("upstream of %s: %w", c.record.Endpoint, err)
+		return nil, err
 	}
+	u := *base
 	if u.Path, err = url.PathUnescape(c.path); err != nil {
 		return nil, fmt.Errorf("path to AWS: %w", err)
 	}
@@ -106,17 +106,15 @@ func (c *call) signed(ctx, caller context.Context) (*http.Request, error) {
 	case bedrock.DeleteResponse:
 		method = http.MethodDelete
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "", nil)
-	if err != nil {
-		return nil, fmt.Errorf("request to AWS: %w", err)
-	}
+	r := (&http.Request{Method: method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		URL: &u, Host: u.Host, // as it came, escapes and all
+		Header: c.header, // what an earlier try has put there, the signature puts anew
+	}).WithContext(ctx)
 	if len(c.body) > 0 {
 		r.ContentLength = int64(len(c.body))
 		r.GetBody = func() (io.ReadCloser, error) { return &sentBody{left: c.body}, nil }
 		r.Body = &sentBody{left: c.body}
 	}
-	r.URL, r.Host = u, u.Host // as it came, escapes and all
-	r.Header = c.header       // what an earlier try has put there, the signature puts anew
 	signed, err := c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
 	if err != nil && c.fallBack(err) {
 		signed, err = c.g.Signer.SignCall(caller, r, c.body, service, c.record.Region, c.session)
@@ -308,7 +306,7 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	c.g.Log.Warn("call failed", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	status, header, body := bedrock.Refusal(c.route.Shape, e, c.record.CallID)
-	c.record.Outcome, c.record.Status, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, status, e.Code, r.Context().Err() != nil
+	c.record.Outcome, c.record.Status, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, status, e.Code, c.caller.left()
 	if errors.Is(e.Err, errCut) {
 		c.record.Outcome, c.record.ErrorCode = waybill.Abandoned, ""
 	}
@@ -442,7 +440,7 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 // is no stream begins when it is whole. Where no time is set, what bounds the wait for
 // an answer's beginning is the time that AWS has for it. What it returns ends the watch.
 func (c *call) watch(ctx context.Context) (unwatch func() bool) {
-	c.caller.left = func() {
+	c.caller.follow = func() {
 		if c.config.Drain != Cut {
 			patience := time.NewTimer(or(c.config.DrainTime, 2*time.Minute))
 			defer patience.Stop()
@@ -454,7 +452,7 @@ func (c *call) watch(ctx context.Context) (unwatch func() bool) {
 		}
 		c.cut(errCut)
 	}
-	c.caller.unwatch = context.AfterFunc(c.caller.ctx, c.caller.left)
+	c.caller.unwatch = context.AfterFunc(c.caller.ctx, c.caller.follow)
 	return c.caller.unwatch
 }
 
@@ -462,16 +460,28 @@ func (c *call) watch(ctx context.Context) (unwatch func() bool) {
 // when nothing can be sent to it.
 type caller struct {
 	ctx     context.Context
+	look    func() bool // asks the connection whether it has left; nil where nobody can
 	deaf    bool        // nothing can be sent
-	left    func()      // what follows when it has left
-	unwatch func() bool // of left
+	follow  func()      // what follows when it has left
+	unwatch func() bool // of follow
 }
 
+func (p *caller) of(w http.ResponseWriter, r *http.Request) {
+	p.ctx = r.Context()
+	if c, ok := w.(interface{ Gone() bool }); ok {
+		p.look = c.Gone
+	}
+}
+
+// gone reports whether the caller is known to have left.
 func (p *caller) gone() bool { return p.deaf || p.ctx.Err() != nil }
+
+// left finds out whether the caller has left: a server may know only when it is asked.
+func (p *caller) left() bool { return p.gone() || p.look != nil && p.look() }
 
 func (p *caller) leave() {
 	if p.deaf = true; p.unwatch() {
-		go p.left()
+		go p.follow()
 	}
 }
 
@@ -495,7 +505,7 @@ func or[T comparable](v, other T) T {
 // finish reads the meter and closes the call in the journal.
 func (c *call) finish(meter *bedrock.Meter, readErr error) {
 	got := meter.Read()
-	c.record.ClientLeft = c.caller.gone()
+	c.record.ClientLeft = c.caller.left()
 	c.record.Usage, c.record.UsageFrom, c.record.StopReason = got.Usage, got.From, got.StopReason
 	c.record.GuardrailUnits = got.GuardrailUnits
 	if c.record.Status >= 400 {

@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -102,6 +104,36 @@ type Config struct {
 	// WorkspaceHeaders are the spellings of the header that chooses a workspace on the
 	// Messages API; nil means all that AWS has written.
 	WorkspaceHeaders []string
+
+	upstreams *sync.Map // *url.URL by place, as they are asked for
+}
+
+// A place is where a call goes.
+type place struct {
+	endpoint waybill.Endpoint
+	region   string
+}
+
+// upstream is the URL of an endpoint in a Region.
+func (c *Config) upstream(endpoint waybill.Endpoint, region string) (*url.URL, error) {
+	at := place{endpoint, region}
+	if known, ok := c.upstreams.Load(at); ok {
+		return known.(*url.URL), nil
+	}
+	base := c.Upstream[endpoint]
+	switch {
+	case base != "":
+	case endpoint == waybill.Mantle:
+		base = "https://bedrock-mantle.{region}.api.aws"
+	default:
+		base = "https://bedrock-runtime.{region}.amazonaws.com"
+	}
+	u, err := url.Parse(strings.ReplaceAll(base, "{region}", region))
+	if err != nil {
+		return nil, fmt.Errorf("upstream of %s: %w", endpoint, err)
+	}
+	c.upstreams.Store(at, u)
+	return u, nil
 }
 
 // Timeouts bound how long each step of a call may take. The zero value is the defaults.
@@ -140,9 +172,11 @@ type Gateway struct {
 
 // Reload puts a new configuration. Calls under way keep theirs.
 func (g *Gateway) Reload(c *Config) {
+	own := *c
+	own.upstreams = new(sync.Map) // with their configuration they end
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.config, g.limits = c, g.limits.next(c.Limits)
+	g.config, g.limits = &own, g.limits.next(c.Limits)
 	if g.Guard != nil {
 		g.Guard.Use(c.Policy)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/credential"
+	"github.com/waybill-dev/waybill/internal/downstream"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
 	"github.com/waybill-dev/waybill/internal/gateway"
 	"github.com/waybill-dev/waybill/internal/identity"
@@ -107,10 +109,27 @@ func newStand(t *testing.T, change func(*fakeaws.Config, *gateway.Config)) *stan
 	s.gw = &gateway.Gateway{Callers: keys, Signer: credential.NewSigner(credential.NewSessions(client, credential.Config{}), base), Journal: s.book,
 		Client: transport, Log: slog.New(slog.DiscardHandler), Metrics: gateway.NewMetrics(prometheus.NewRegistry()), Now: time.Now}
 	s.gw.Reload(&gc)
-	server := httptest.NewServer(s.gw)
-	t.Cleanup(server.Close)
-	s.url = server.URL
+	s.url = serve(t, s.gw)
 	return s
+}
+
+// serve serves callers as waybilld does, over HTTP/1.1 and HTTP/2.
+func serve(t *testing.T, h http.Handler) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &downstream.Server{Handler: h}
+	over := make(chan bool)
+	go func() {
+		defer close(over)
+		if err := server.Serve(l); err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { server.Close(); <-over })
+	return "http://" + l.Addr().String()
 }
 
 // records stops the journal and reads what was closed.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -57,13 +56,6 @@ func TestIdleStreams(t *testing.T) {
 	})
 	s := p.before(t, nil)
 	s.post(t, answerPath, "[]", nil) // what is made with the first call
-	front := httptest.NewUnstartedServer(s.gw)
-	front.Config.Protocols = new(http.Protocols)
-	front.Config.Protocols.SetHTTP1(true)
-	front.Config.Protocols.SetUnencryptedHTTP2(true)
-	front.Start()
-	defer front.Close()
-	s.url = front.URL
 	way := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
 	way.Protocols.SetUnencryptedHTTP2(true)
 	defer way.CloseIdleConnections()

@@ -458,3 +458,24 @@ func TestMetricNames(t *testing.T) {
 		}
 	}
 }
+
+// A series is there from when something counts in it, and not before: one of unknown usage
+// would be an alert.
+func TestMetricsOfWhatWasCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	s := newStand(t, nil)
+	s.gw.Metrics = gateway.NewMetrics(registry)
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		return answered(r, 200, `{"usage":{"inputTokens":3,"outputTokens":0}}`), nil
+	}}
+	for range 3 {
+		s.post(t, "/model/us."+claude+"/converse", hello, nil)
+	}
+	s.gw.Wait()
+	for name, want := range map[string]int{"waybill_calls_total": 1, "waybill_usage_total": 1, "gen_ai_client_token_usage": 1, "gen_ai_server_request_duration_seconds": 1,
+		"waybill_usage_unknown_total": 0, "waybill_estimated_cost_usd_total": 0, "waybill_unpriced_calls_total": 0, "waybill_policy_violations_total": 0} {
+		if n, err := testutil.GatherAndCount(registry, name); err != nil || n != want {
+			t.Errorf("%s has %d series, want %d (%v)", name, n, want, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -27,8 +28,64 @@ type Metrics struct {
 	firstByte  *prometheus.HistogramVec
 	violations *prometheus.CounterVec
 	underWay   prometheus.Gauge
+	left       func() // counts a call out of underWay
 
 	models, reasons, errors values
+
+	mu     sync.RWMutex           // guards series
+	series map[callLabels]*series // what was looked up
+}
+
+// callLabels are what the labels of a call are made of.
+type callLabels struct {
+	operation            string
+	outcome              waybill.Outcome
+	request, model, fail string
+}
+
+// series are those that calls with the same labels count in. A vector hashes and compares every
+// label whenever it is asked for one of its series; these it is asked for once, when the
+// first call needs them, so that no series is there before something is counted in it.
+type series struct {
+	calls, unknown, cost, unpriced     func() prometheus.Counter
+	tokens                             [len(waybill.Kinds)]func() prometheus.Counter
+	input, output, duration, firstByte func() prometheus.Observer
+}
+
+// maxSeries bounds for how many labels the series are kept at hand.
+const maxSeries = 1000
+
+// of gives the series of some labels.
+func (m *Metrics) of(k callLabels) *series {
+	m.mu.RLock()
+	s := m.series[k]
+	m.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	counter := func(v *prometheus.CounterVec, labels ...string) func() prometheus.Counter {
+		return sync.OnceValue(func() prometheus.Counter { return v.WithLabelValues(labels...) })
+	}
+	histogram := func(v *prometheus.HistogramVec, more ...string) func() prometheus.Observer {
+		labels := append([]string{operationName(k.operation), "aws.bedrock", k.request, k.model}, more...)
+		return sync.OnceValue(func() prometheus.Observer { return v.WithLabelValues(labels...) })
+	}
+	s = &series{
+		calls: counter(m.calls, k.operation, string(k.outcome)), unknown: counter(m.unknown, k.operation),
+		cost: counter(m.cost, k.model, k.operation), unpriced: counter(m.unpriced, k.model, k.operation),
+		input: histogram(m.tokenUsage, "input"), output: histogram(m.tokenUsage, "output"),
+		duration: histogram(m.duration, k.fail), firstByte: histogram(m.firstByte),
+	}
+	for i, kind := range waybill.Kinds {
+		s.tokens[i] = counter(m.tokens, k.model, string(kind))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.series == nil || len(m.series) >= maxSeries { // what is in use comes again at once
+		m.series = make(map[callLabels]*series)
+	}
+	m.series[k] = s
+	return s
 }
 
 // maxValues bounds the values of one label.
@@ -36,16 +93,16 @@ const maxValues = 300
 
 // values keeps the first values of a label that are good, and calls the rest "other".
 type values struct {
-	mu    sync.RWMutex // guards known
-	known map[string]bool
+	mu    sync.RWMutex      // guards known
+	known map[string]string // each by itself
 }
 
 func (v *values) of(text string, good bool) string {
 	v.mu.RLock()
-	known := v.known[text]
+	known, ok := v.known[text]
 	v.mu.RUnlock()
-	if known || text == "" {
-		return text
+	if ok || text == "" {
+		return known
 	}
 	if !good {
 		return "other"
@@ -53,12 +110,13 @@ func (v *values) of(text string, good bool) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.known == nil {
-		v.known = make(map[string]bool)
+		v.known = make(map[string]string)
 	}
 	if len(v.known) >= maxValues || len(text) > 200 || !utf8.ValidString(text) { // for such a label the library panics
 		return "other"
 	}
-	v.known[strings.Clone(text)] = true
+	text = strings.Clone(text) // it may be a piece of a request
+	v.known[text] = text
 	return text
 }
 
@@ -90,6 +148,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		violations: counter("waybill_policy_violations_total", "Violations of the tag policy, by key and kind; what begins with gateway: is the gateway's own doing.", "violation"),
 		underWay:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "waybill_calls_under_way", Help: "Calls under way."}),
 	}
+	m.left = m.underWay.Dec
 	r.MustRegister(m.calls, m.tokenUsage, m.tokens, m.unknown, m.cost, m.unpriced, m.duration, m.firstByte, m.violations, m.underWay)
 	return m
 }
@@ -112,7 +171,7 @@ func (m *Metrics) began() (left func()) {
 		return func() {}
 	}
 	m.underWay.Inc()
-	return m.underWay.Dec
+	return m.left
 }
 
 // ended counts a call. Its cost counts only if it has a price, and a use of a model that
@@ -122,58 +181,52 @@ func (m *Metrics) ended(c *call) {
 		return
 	}
 	v := &c.record
-	m.calls.WithLabelValues(v.Operation, string(v.Outcome)).Inc()
 	for _, reason := range v.Reasons {
 		m.violations.WithLabelValues(m.reasons.of(reason, true)).Inc()
 	}
+	k := callLabels{operation: v.Operation, outcome: v.Outcome}
 	if v.Outcome == waybill.Refused {
+		m.of(k).calls().Inc()
 		return
-	}
-	if !v.Usage.Known {
-		m.unknown.WithLabelValues(v.Operation).Inc()
 	}
 	asked := v.ModelAsked
 	if asked == "" {
 		asked = v.ModelID
 	}
 	done := v.Outcome == waybill.Completed // AWS knows the model
-	request, model := m.models.of(string(asked), done), m.models.of(v.Model, done)
-	labels := [6]string{operationName(v.Operation), "aws.bedrock", request, model}
-	if c.again {
-		v = new(waybill.Invocation)
-		*v = c.record
-		v.Usage = waybill.NewUsage()
-	}
-	for kind, n := range v.Usage.All() {
-		m.tokens.WithLabelValues(model, string(kind)).Add(float64(n))
-	}
-	if v.Usage.Known {
-		if n := v.Usage.Context(); n > 0 {
-			labels[4] = "input"
-			m.tokenUsage.WithLabelValues(labels[:5]...).Observe(float64(n))
+	k.request, k.model = m.models.of(string(asked), done), m.models.of(v.Model, done)
+	if !done {
+		if k.fail = m.errors.of(v.ErrorCode, true); k.fail == "" {
+			k.fail = string(v.Outcome)
 		}
-		if n := v.Usage.Of(waybill.Output); n > 0 {
-			labels[4] = "output"
-			m.tokenUsage.WithLabelValues(labels[:5]...).Observe(float64(n))
+	}
+	s := m.of(k)
+	s.calls().Inc()
+	if !v.Usage.Known {
+		s.unknown().Inc()
+	}
+	if !c.again {
+		for kind, n := range v.Usage.All() {
+			s.tokens[slices.Index(waybill.Kinds[:], kind)]().Add(float64(n))
+		}
+		if n := v.Usage.Context(); v.Usage.Known && n > 0 {
+			s.input().Observe(float64(n))
+		}
+		if n := v.Usage.Of(waybill.Output); v.Usage.Known && n > 0 {
+			s.output().Observe(float64(n))
 		}
 	}
 	switch {
 	case c.again:
 	case c.priced:
 		dollars, _ := new(big.Rat).SetFrac(c.cost.Unscaled(), dollar).Float64() // for show
-		m.cost.WithLabelValues(model, v.Operation).Add(dollars)
+		s.cost().Add(dollars)
 	case c.config.Prices != nil && v.Usage.Known:
-		m.unpriced.WithLabelValues(model, v.Operation).Inc()
+		s.unpriced().Inc()
 	}
-	labels[4] = ""
-	if v.Outcome != waybill.Completed {
-		if labels[4] = m.errors.of(v.ErrorCode, true); labels[4] == "" {
-			labels[4] = string(v.Outcome)
-		}
-	}
-	m.duration.WithLabelValues(labels[:5]...).Observe(v.Latency.Seconds())
+	s.duration().Observe(v.Latency.Seconds())
 	if v.TimeToFirstByte > 0 {
-		m.firstByte.WithLabelValues(labels[:4]...).Observe(v.TimeToFirstByte.Seconds())
+		s.firstByte().Observe(v.TimeToFirstByte.Seconds())
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -240,15 +239,13 @@ func (w *timed) Write(b []byte) (int, error) {
 func TestWriteTimeoutIsForOnePiece(t *testing.T) {
 	noGrowth(t)
 	s := newStand(t, nil)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.url = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		watched := &timed{ResponseWriter: w, test: t}
 		s.gw.ServeHTTP(watched, r)
 		if !watched.fresh {
 			t.Error("the time of the call before it was left")
 		}
 	}))
-	defer front.Close()
-	s.url = front.URL
 	for path, body := range map[string]string{streamPath: hello, answerPath: hello, "/nowhere": hello} {
 		s.post(t, path, body, nil)
 	}

@@ -24,27 +24,27 @@ const (
 // users move over from: accepting them makes the move one line. Where two bring one
 // key, the earlier in this list wins. A key names the tag that the whole value is of.
 var tagHeaders = []struct {
-	name string // in lower case
+	name string // as net/http spells it
 	read func(value string) ([]waybill.Tag, bool)
 	key  string
 }{
-	{name: "x-waybill-tags", read: readPairs},
-	{name: "x-litellm-spend-logs-metadata", read: readObject},
-	{name: "x-litellm-tags", read: readLoosePairs},
-	{name: "x-portkey-metadata", read: readObject},
-	{name: "cf-aig-metadata", read: readObject},
-	{name: "x-openwebui-user-id", key: "user"},
-	{name: "x-openwebui-user-email", key: "userEmail"},
-	{name: "x-openwebui-user-role", key: "userRole"},
-	{name: "x-openwebui-user-name", key: ""}, // taken off and not read: a person's name
-	{name: "x-openwebui-chat-id", key: "session"},
-	{name: "x-openwebui-message-id", key: ""},
+	{name: TagsHeader, read: readPairs},
+	{name: "X-Litellm-Spend-Logs-Metadata", read: readObject},
+	{name: "X-Litellm-Tags", read: readLoosePairs},
+	{name: "X-Portkey-Metadata", read: readObject},
+	{name: "Cf-Aig-Metadata", read: readObject},
+	{name: "X-Openwebui-User-Id", key: "user"},
+	{name: "X-Openwebui-User-Email", key: "userEmail"},
+	{name: "X-Openwebui-User-Role", key: "userRole"},
+	{name: "X-Openwebui-User-Name", key: ""}, // taken off and not read: a person's name
+	{name: "X-Openwebui-Chat-Id", key: "session"},
+	{name: "X-Openwebui-Message-Id", key: ""},
 }
 
 // askedRank orders sources: ours, the request metadata that a client set itself, and
 // then the headers of others.
 func askedRank(from string) int {
-	if strings.EqualFold(from, TagsHeader) {
+	if from == TagsHeader || strings.EqualFold(from, TagsHeader) { // most are
 		return 0
 	}
 	for i, t := range tagHeaders {
@@ -65,7 +65,8 @@ func Order(asked []Asked) {
 // they asked for. A header that cannot be read is an error that names it.
 func TakeAsked(h http.Header) ([]Asked, error) {
 	var out []Asked
-	for _, name := range carrying(h) {
+	var few [4]string
+	for _, name := range carrying(h, few[:0]) {
 		values := h[name]
 		delete(h, name)
 		i := headerIndex(name)
@@ -73,7 +74,7 @@ func TakeAsked(h http.Header) ([]Asked, error) {
 		for _, v := range values {
 			if t.read == nil {
 				if t.key != "" && v != "" {
-					out = append(out, Asked{t.key, v, http.CanonicalHeaderKey(t.name)})
+					out = append(out, Asked{t.key, v, t.name})
 				}
 				continue
 			}
@@ -82,11 +83,12 @@ func TakeAsked(h http.Header) ([]Asked, error) {
 				tags, ok = t.read(v)
 			}
 			if !ok {
-				return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1302", Message: "header " + http.CanonicalHeaderKey(t.name) + " cannot be read as tags",
+				return nil, &waybill.Error{Kind: waybill.Invalid, Code: "WB1302", Message: "header " + t.name + " cannot be read as tags",
 					Hint: "write " + TagsHeader + ": key=value,key=value"}
 			}
+			out = slices.Grow(out, len(tags))
 			for _, tag := range tags {
-				out = append(out, Asked{tag.Key, tag.Value, http.CanonicalHeaderKey(t.name)})
+				out = append(out, Asked{tag.Key, tag.Value, t.name})
 			}
 		}
 		if err := Bounded(out); err != nil {
@@ -105,9 +107,8 @@ func Bounded(asked []Asked) error {
 	return &waybill.Error{Kind: waybill.Invalid, Code: "WB1306", Message: "the request brings more tags than any policy takes", Hint: fmt.Sprintf("send at most %d", maxAsked)}
 }
 
-// carrying are the names of headers that carry tags, as they are spelled, in order.
-func carrying(h http.Header) []string {
-	var names []string
+// carrying appends the names of headers that carry tags, as they are spelled, in order.
+func carrying(h http.Header, names []string) []string {
 	for name := range h {
 		if headerIndex(name) >= 0 {
 			names = append(names, name)
@@ -146,7 +147,7 @@ next:
 			case c >= 'A' && c <= 'Z':
 				c |= 0x20
 			}
-			if c != want[j] {
+			if c != want[j]|0x20 { // letters and hyphens, in lower case
 				continue next
 			}
 		}
@@ -161,7 +162,7 @@ func readPairs(v string) ([]waybill.Tag, bool) {
 	if strings.HasPrefix(v, "{") {
 		return readObject(v)
 	}
-	var out []waybill.Tag
+	out := make([]waybill.Tag, 0, min(1+strings.Count(v, ","), maxAsked))
 	for pair := range strings.SplitSeq(v, ",") {
 		if pair = strings.TrimSpace(pair); pair == "" {
 			continue

@@ -86,6 +86,14 @@ func (p *Policy) compile(f *File, o Options) {
 	slices.SortStableFunc(p.reorganisations, func(a, b reorganisation) int { return int(a.from - b.from) })
 	p.compileSession(&f.Session)
 	p.checkLimits(f)
+	for _, k := range p.keys {
+		c := &decider{p: p, req: new(Request)}
+		if (k.hash || c.sensitivity(k) == "hash") && !p.canHash() {
+			continue // that is told elsewhere
+		}
+		v, ok := c.clean(k, k.fallback, "")
+		k.settled = ok && v == k.fallback && len(c.found) == 0 && !k.hash && len(p.reorganisations) == 0
+	}
 }
 
 // chosenByCaller is a tag in a condition that a request may send, where nothing in it asks

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/waybill-dev/waybill"
 	"github.com/waybill-dev/waybill/internal/screen"
@@ -47,7 +48,7 @@ type found struct {
 type decider struct {
 	p     *Policy
 	req   *Request
-	d     Decision
+	d     *Decision
 	day   waybill.Day // 0 outside all reorganisations
 	slots []slot
 	room  [16]slot
@@ -55,9 +56,14 @@ type decider struct {
 	trace bool
 }
 
+// deciders are used again: what a decision takes to make is more than what is left of it.
+var deciders = sync.Pool{New: func() any { return new(decider) }}
+
 func (p *Policy) decide(req *Request, trace bool) *Decision {
-	c := &decider{p: p, req: req, trace: trace}
-	c.d.req, c.d.policy = req, p
+	d := &Decision{req: req, policy: p}
+	c := deciders.Get().(*decider)
+	c.p, c.req, c.d, c.trace = p, req, d, trace
+	defer c.putBack()
 	if !req.At.IsZero() {
 		c.day = waybill.DayOf(req.At)
 	}
@@ -80,8 +86,15 @@ func (p *Policy) decide(req *Request, trace bool) *Decision {
 	c.count()
 	c.settle()
 	c.carry(extra)
-	c.d.SessionName = c.sessionName()
-	return &c.d
+	d.SessionName = c.sessionName()
+	return d
+}
+
+// putBack leaves nothing of the decision behind.
+func (c *decider) putBack() {
+	clear(c.found[:cap(c.found)])
+	*c = decider{found: c.found[:0]}
+	deciders.Put(c)
 }
 
 func (c *decider) step(key, source, format string, args ...any) {
@@ -296,13 +309,18 @@ func (c *decider) application(k *key) (string, *application) {
 // clean brings a value to the form that the policy wants, or notes why it cannot be
 // kept.
 func (c *decider) clean(k *key, value, source string) (string, bool) {
+	if k.settled && value == k.fallback && !c.trace {
+		return value, true
+	}
 	if k.hash && value != "" { // nothing is no value: it is told below
 		if k.fold {
 			value = strings.ToLower(value)
 		}
-		if _, already := IsPseudonym(value); already && source == recordedSource {
-			c.step(k.name, source, "kept: it is a pseudonym already")
-			return value, true
+		if source == recordedSource {
+			if _, already := IsPseudonym(value); already {
+				c.step(k.name, source, "kept: it is a pseudonym already")
+				return value, true
+			}
 		}
 		c.step(k.name, source, "changed: hashed")
 		return c.pseudonym(k, value), true
@@ -318,7 +336,7 @@ func (c *decider) clean(k *key, value, source string) (string, bool) {
 	if _, ok := k.retiredValue(sent); ok {
 		c.note(k, "deprecated_value", fmt.Sprintf("the value of tag %q is deprecated", k.name), "send "+value)
 		c.step(k.name, source, "changed: the value is deprecated and stands for %s", value)
-	} else if value != sent {
+	} else if value != sent && c.trace { // asked here, since aliases are common and arguments cost
 		c.step(k.name, source, "changed: an alias of %s", value)
 	}
 	if c.day > 0 && len(c.p.reorganisations) > 0 {
@@ -657,19 +675,23 @@ func (c *decider) settle() {
 // request that the policy's own tags leave.
 func (c *decider) carry(extra []waybill.Tag) {
 	n, room := 0, maxRequestTags
+	carried := 0 // tags on all carriers, at most
 	for i, k := range c.p.keys {
-		if c.slots[i].ok {
-			n++
-			if !c.slots[i].loose && k.on(OnRequest) {
-				room--
-			}
+		if !c.slots[i].ok {
+			continue
+		}
+		n++
+		carried += max(len(k.carriers), 1) // a loose one goes on the request, whatever its carriers
+		if !c.slots[i].loose && k.on(OnRequest) {
+			room--
 		}
 	}
-	c.d.Drop = c.p.drop
+	d := c.d
+	d.Drop = c.p.drop
 	if n+len(extra) == 0 {
 		return
 	}
-	memory := make([]waybill.Tag, 0, 4*(n+len(extra)))
+	memory := make([]waybill.Tag, 0, n+carried)
 	take := func(want Carrier) waybill.Tags {
 		from := len(memory)
 		for _, i := range c.p.byTag {
@@ -690,11 +712,11 @@ func (c *decider) carry(extra []waybill.Tag) {
 		}
 		return waybill.SortedTags(memory[from:len(memory):len(memory)])
 	}
-	c.d.Tags, c.d.Request, c.d.Session, c.d.Resource = take(""), take(OnRequest), take(OnSession), take(OnResource)
+	d.Tags, d.Request, d.Session, d.Resource = take(""), take(OnRequest), take(OnSession), take(OnResource)
 	if len(extra) > 0 {
 		extra = extra[:min(len(extra), room)]
-		c.d.Request = waybill.NewTags(append(c.d.Request.List(), extra...)...)
-		c.d.Tags = waybill.NewTags(append(c.d.Tags.List(), extra...)...)
+		d.Request = waybill.NewTags(append(d.Request.List(), extra...)...)
+		d.Tags = waybill.NewTags(append(d.Tags.List(), extra...)...)
 	}
 }
 

@@ -756,3 +756,31 @@ func checkLimits(t *testing.T, p *Policy, d *Decision) {
 		t.Fatalf("session name %q", d.SessionName)
 	}
 }
+
+// A default that is known to be kept comes to what it would if it were looked at each
+// time, as Explain does: also where a caller sends it, and where it is kept as another.
+func TestDefaultsAreSettled(t *testing.T) {
+	p := parse(t, `version: 1
+sensitive: hash
+tags:
+  keys:
+    plain: {default: v0, pattern: 'v\d+'}
+    number: {default: "30", range: {min: 1, max: 365}}
+    listed: {default: production, values: [production, staging], aliases: {prod: production}, foldCase: true}
+    folded: {default: Blue, foldCase: true}
+    mail: {default: someone@example.com}
+    moved: {default: old}
+`)
+	for _, sent := range []string{"", "v0", "v1", "30", "31", "prod", "production", "Blue", "blue", "old", "someone@example.com", "a", "a b!", "nonsense?"} {
+		for _, k := range p.Keys() {
+			req := &Request{At: time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)}
+			if sent != "" {
+				req.Asked = ask(k, sent)
+			}
+			got, want := p.Decide(req), p.Explain(req)
+			if !got.Tags.Equal(want.Tags) || !got.Request.Equal(want.Request) || !got.Session.Equal(want.Session) || fmt.Sprint(got.Violations) != fmt.Sprint(want.Violations) {
+				t.Errorf("%s=%q: %s with %v, want %s with %v", k, sent, got.Tags.Canonical(), got.Violations, want.Tags.Canonical(), want.Violations)
+			}
+		}
+	}
+}

@@ -8,12 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"iter"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -69,10 +67,33 @@ func ParseEpochs(file string, src []byte) ([]Epoch, error) {
 	return out, errors.Join(errs...)
 }
 
-// An epoch in use keeps hashes that know its key.
+// An epoch in use keeps its key as HMAC wants it (RFC 2104): with its two pads.
 type epoch struct {
 	Epoch
-	macs sync.Pool
+	inner, outer [sha256.BlockSize]byte
+}
+
+func (e Epoch) use() *epoch {
+	in := &epoch{Epoch: e}
+	key := e.Key
+	if len(key) > len(in.inner) {
+		sum := sha256.Sum256(key)
+		key = sum[:]
+	}
+	copy(in.inner[:], key)
+	copy(in.outer[:], key)
+	for i := range in.inner {
+		in.inner[i] ^= 0x36
+		in.outer[i] ^= 0x5c
+	}
+	return in
+}
+
+// mac is the HMAC-SHA-256 of a text.
+func (e *epoch) mac(text []byte) [sha256.Size]byte {
+	var room [sha256.BlockSize + 192]byte
+	sum := sha256.Sum256(append(append(room[:0], e.inner[:]...), text...))
+	return sha256.Sum256(append(append(room[:0], e.outer[:]...), sum[:]...))
 }
 
 func (p *Policy) addEpochs(o Options) error {
@@ -88,9 +109,7 @@ func (p *Policy) addEpochs(o Options) error {
 	}
 	slices.SortStableFunc(all, func(a, b Epoch) int { return a.From.Compare(b.From) })
 	for _, e := range all {
-		in := &epoch{Epoch: e}
-		in.macs.New = func() any { return hmac.New(sha256.New, in.Key) }
-		p.epochs = append(p.epochs, in)
+		p.epochs = append(p.epochs, e.use())
 	}
 	return nil
 }
@@ -130,14 +149,9 @@ func (p *Policy) pseudonymLength() int {
 // pseudonym is a stable name for a value that must not be seen: hEPOCH- and 20
 // hexadecimal digits of its HMAC-SHA-256 under the epoch's secret, told apart by key.
 func (e *epoch) pseudonym(key, value string) string {
-	mac := e.macs.Get().(hash.Hash)
-	defer e.macs.Put(mac)
-	mac.Reset()
 	var scratch [128]byte
 	text := append(append(append(scratch[:0], key...), 0), value...)
-	mac.Write(text)
-	var sum [sha256.Size]byte
-	mac.Sum(sum[:0])
+	sum := e.mac(text)
 	out := append(append(append(text[:0], 'h'), e.ID...), '-')
 	return string(hex.AppendEncode(out, sum[:digestDigits/2]))
 }
@@ -167,8 +181,7 @@ func Resolve(epochs []Epoch, key, pseudonym string, candidates iter.Seq[string])
 	if at := epochs[i].Destroyed; at != nil {
 		return "", false, &waybill.Error{Kind: waybill.NotFound, Message: fmt.Sprintf("the secret of epoch %s was destroyed on %s: nobody can tell who is behind its pseudonyms", id, at.Format(time.DateOnly))}
 	}
-	in := &epoch{Epoch: epochs[i]}
-	in.macs.New = func() any { return hmac.New(sha256.New, in.Key) }
+	in := epochs[i].use()
 	for c := range candidates {
 		for _, text := range []string{c, strings.ToLower(c)} { // a key may fold case, which the policy knows
 			if hmac.Equal([]byte(in.pseudonym(key, text)), []byte(pseudonym)) {

@@ -93,6 +93,7 @@ type key struct {
 	replace     byte
 	fallback    string // the default
 	hasFall     bool
+	settled     bool // the default is kept as it is, whenever and of whomever
 	deprecated  *DeprecatedFile
 	use         int // key that takes the place of a deprecated one, or -1
 	hash        bool

@@ -1,19 +1,14 @@
 package upstream
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -33,7 +28,8 @@ type Client struct {
 	IdleTimeout time.Duration
 	// MaxIdle is how many unused connections are kept to one address; 0 means 2,048.
 	MaxIdle int
-	// Proxy names the proxy of a request; nil means that there is none.
+	// Proxy names the proxy of a request's address; nil means that there is none. While
+	// connections to an address are kept it is not asked about it again.
 	Proxy func(*http.Request) (*url.URL, error)
 	// Others makes the calls that are not for this client; nil fails them.
 	Others http.RoundTripper
@@ -42,7 +38,11 @@ type Client struct {
 	idle     map[address][]*conn // oldest first
 	sweeping bool                // a timer runs that closes what was idle for too long
 	sessions tls.ClientSessionCache
+	configs  map[string]*tls.Config // by host
 }
+
+// maxHosts is how many hosts are remembered for TLS: there are a few in each region.
+const maxHosts = 64
 
 type address struct {
 	scheme, host string
@@ -64,33 +64,57 @@ func (e notSent) NotSent() bool { return true }
 // ended it.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !c.serves(r) {
-		if c.Others == nil {
-			closeBody(r)
-			return nil, fmt.Errorf("%s %s: this client has no way to make the call", r.Method, r.URL.Redacted())
-		}
-		return c.Others.RoundTrip(r)
+		return c.other(r)
+	}
+	if r.Context().Err() != nil {
+		closeBody(r)
+		return nil, context.Cause(r.Context())
+	}
+	to := address{r.URL.Scheme, r.URL.Host}
+	cn := c.kept(to)
+	if cn == nil && c.proxied(r) {
+		return c.other(r)
 	}
 	o := outs.Get().(*out)
 	defer o.done()
 	if err := o.fill(r); err != nil {
+		if cn != nil {
+			c.keep(cn)
+		}
 		closeBody(r)
 		return nil, err
 	}
 	for {
-		cn, kept, err := c.take(r)
-		if err != nil {
-			closeBody(r)
-			return nil, err
+		kept := cn != nil
+		if !kept {
+			var err error
+			if cn, err = c.dial(r.Context(), r.URL, to); err != nil {
+				closeBody(r)
+				return nil, notSent{err}
+			}
 		}
 		answer, err := cn.call(r, o)
-		if errors.Is(err, errUnused) {
-			if kept {
-				continue // the pool has one connection less
+		if err != nil && errors.Is(err, errUnused) {
+			if kept { // the pool has one connection less
+				if r.Context().Err() == nil {
+					cn = c.kept(to)
+					continue
+				}
+				err = context.Cause(r.Context())
 			}
 			closeBody(r)
 		}
 		return answer, err
 	}
+}
+
+// other has the call made by who makes those that are not for this client.
+func (c *Client) other(r *http.Request) (*http.Response, error) {
+	if c.Others == nil {
+		closeBody(r)
+		return nil, fmt.Errorf("%s %s: this client has no way to make the call", r.Method, r.URL.Redacted())
+	}
+	return c.Others.RoundTrip(r)
 }
 
 func closeBody(r *http.Request) {
@@ -105,40 +129,32 @@ func (c *Client) serves(r *http.Request) bool {
 		r.URL.Scheme != "http" && r.URL.Scheme != "https" || r.URL.Host == "" || r.Method == http.MethodHead || r.Method == http.MethodConnect {
 		return false
 	}
-	for _, name := range []string{"Connection", "Expect", "Upgrade", "Te", "Transfer-Encoding", "Trailer"} {
+	for _, name := range [...]string{"Connection", "Expect", "Upgrade", "Te", "Transfer-Encoding", "Trailer"} {
 		if len(r.Header[name]) > 0 {
-			return false
-		}
-	}
-	if c.Proxy != nil {
-		if proxy, err := c.Proxy(r); proxy != nil || err != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// take is a connection that is kept, or else a new one.
-func (c *Client) take(r *http.Request) (_ *conn, kept bool, err error) {
-	if err := r.Context().Err(); err != nil {
-		return nil, false, context.Cause(r.Context())
+// proxied reports whether a proxy is between here and the request's address.
+func (c *Client) proxied(r *http.Request) bool {
+	if c.Proxy == nil {
+		return false
 	}
-	to := address{r.URL.Scheme, r.URL.Host}
+	proxy, err := c.Proxy(r)
+	return proxy != nil || err != nil
+}
+
+// kept is a connection that is kept and can be used, or nil.
+func (c *Client) kept(to address) *conn {
 	for {
 		cn := c.pop(to)
-		if cn == nil {
-			break
-		}
-		if time.Since(cn.since) < c.idleTimeout() && cn.alive() {
-			return cn, true, nil
+		if cn == nil || time.Since(cn.since) < c.idleTimeout() && cn.quiet() {
+			return cn
 		}
 		cn.Close()
 	}
-	cn, err := c.dial(r, to)
-	if err != nil {
-		return nil, false, notSent{err}
-	}
-	return cn, false, nil
 }
 
 func (c *Client) idleTimeout() time.Duration {
@@ -222,35 +238,25 @@ func (c *Client) CloseIdleConnections() {
 	}
 }
 
-func (c *Client) dial(r *http.Request, to address) (*conn, error) {
-	ctx := r.Context()
+func (c *Client) dial(ctx context.Context, u *url.URL, to address) (*conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	port := r.URL.Port()
+	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[to.scheme]
 	}
-	raw, err := dial(ctx, "tcp", net.JoinHostPort(r.URL.Hostname(), port))
+	raw, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}
-	cn := &conn{Conn: raw, plain: raw, client: c, to: to, raw: rawOf(raw)}
-	cn.in = bufio.NewReaderSize(cn, 2<<10) // what is larger passes it by
+	cn := &conn{client: c, to: to, wire: wire{Conn: raw, raw: rawOf(raw)}}
+	cn.wire.receive, cn.wire.look = cn.wire.receiver(), cn.wire.looker()
+	cn.Conn = &cn.wire
+	cn.cut = func() { cn.Close() }
 	if to.scheme == "http" {
 		return cn, nil
-	}
-	config := new(tls.Config)
-	if c.TLS != nil {
-		config = c.TLS.Clone()
-	}
-	if config.ServerName == "" {
-		config.ServerName = r.URL.Hostname()
-	}
-	config.NextProtos = []string{"http/1.1"}
-	if config.ClientSessionCache == nil {
-		config.ClientSessionCache = c.sessionCache()
 	}
 	patience := c.HandshakeTimeout
 	if patience <= 0 {
@@ -258,262 +264,42 @@ func (c *Client) dial(r *http.Request, to address) (*conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	secure := tls.Client(raw, config)
+	cn.wire.patient = true
+	secure := tls.Client(&cn.wire, c.tlsFor(u.Hostname()))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", to.host, err)
 	}
-	cn.Conn = secure
+	cn.wire.patient, cn.wire.full = cn.wire.raw == nil, false
+	cn.Conn, cn.secure = secure, true
 	return cn, nil
 }
 
-func (c *Client) sessionCache() tls.ClientSessionCache {
+// tlsFor is the configuration for a host, which its connections share for as long as they
+// are open.
+func (c *Client) tlsFor(host string) *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sessions == nil {
-		c.sessions = tls.NewLRUClientSessionCache(64)
+	if config := c.configs[host]; config != nil {
+		return config
 	}
-	return c.sessions
-}
-
-// A conn is one connection. One goroutine at a time makes a call over it; to close it
-// any may.
-type conn struct {
-	net.Conn
-	plain  net.Conn // what Conn is, or is TLS over
-	client *Client
-	to     address
-	raw    rawConn
-	in     *bufio.Reader
-	since  time.Time // when it was put back
-	left   int64     // bytes that may still be read
-}
-
-// maxHead bounds the head of an answer, as net/http does.
-const maxHead = 1 << 20
-
-var errHead = errors.New("the head of the answer is longer than a megabyte")
-
-// Read reads what the answer's head may have, and then as much as there is.
-func (cn *conn) Read(p []byte) (int, error) {
-	if cn.left <= 0 {
-		return 0, errHead
+	config := new(tls.Config)
+	if c.TLS != nil {
+		config = c.TLS.Clone()
 	}
-	if int64(len(p)) > cn.left {
-		p = p[:cn.left]
+	if config.ServerName == "" {
+		config.ServerName = host
 	}
-	n, err := cn.Conn.Read(p)
-	cn.left -= int64(n)
-	return n, err
-}
-
-// drained reports whether TLS holds nothing that the other side has sent and nobody has
-// read: more than an answer in the record that ended it would be taken for the next one.
-func (cn *conn) drained() bool {
-	if cn.Conn == cn.plain {
-		return true
-	}
-	var b [1]byte
-	if cn.SetReadDeadline(time.Unix(1, 0)) != nil { // what is there is given all the same
-		return false
-	}
-	n, err := cn.Conn.Read(b[:])
-	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && cn.SetReadDeadline(time.Time{}) == nil
-}
-
-// call sends the request and reads the head of its answer.
-func (cn *conn) call(r *http.Request, o *out) (*http.Response, error) {
-	ctx := r.Context()
-	w := &way{cn: cn, ctx: ctx, request: r}
-	w.unwatch = context.AfterFunc(ctx, func() { cn.Close() })
-	cn.left = maxHead
-	if err := w.send(o); err != nil {
-		w.end(false)
-		return nil, w.cause(err)
-	}
-	answer, err := w.head(r)
-	if err != nil {
-		w.end(false)
-		return nil, w.cause(err)
-	}
-	cn.left = math.MaxInt64
-	if answer.StatusCode == http.StatusSwitchingProtocols {
-		w.end(false)
-		answer.Body = http.NoBody
-		return answer, nil
-	}
-	w.reusable = !answer.Close
-	if answer.Body == nil || answer.Body == http.NoBody || answer.ContentLength == 0 {
-		answer.Body = http.NoBody
-		w.end(true)
-		return answer, nil
-	}
-	w.body = answer.Body
-	answer.Body = w
-	return answer, nil
-}
-
-// A way is one call on its connection, and the body of its answer.
-type way struct {
-	cn       *conn
-	ctx      context.Context
-	request  *http.Request
-	unwatch  func() bool
-	body     io.Reader
-	reusable bool
-	sent     chan error // of a body that is sent while the answer may come already; else nil
-	once     sync.Once
-	closed   atomic.Bool // by Close
-
-	mu       sync.Mutex // guards below, and the deadline
-	hasHead  bool
-	deadline bool
-}
-
-// inline is what is sent before anything is read: the kernels on the way hold as much.
-const inline = 32 << 10
-
-// send sends the request. A large one is sent beside: AWS may answer, and stop reading,
-// before it has all.
-func (w *way) send(o *out) error {
-	if o.size() > inline {
-		w.sent = make(chan error, 1)
-		o.hold()
-		go func() {
-			defer o.done()
-			_, err := o.writeTo(w.cn.Conn)
-			o.body = nil
-			closeBody(w.request)
-			if err != nil { // what AWS said before it stopped reading is there by now
-				w.await(time.Second)
-			} else {
-				w.await(w.cn.client.HeaderTimeout)
-			}
-			w.sent <- err
-		}()
-		return nil
-	}
-	n, err := o.writeTo(w.cn.Conn)
-	if err != nil {
-		if n == 0 && w.ctx.Err() == nil {
-			return fmt.Errorf("%w: %w", errUnused, err)
+	config.NextProtos = []string{"http/1.1"}
+	if config.ClientSessionCache == nil {
+		if c.sessions == nil {
+			c.sessions = tls.NewLRUClientSessionCache(maxHosts)
 		}
-		closeBody(w.request)
-		return fmt.Errorf("send the request: %w", err)
+		config.ClientSessionCache = c.sessions
 	}
-	o.body = nil // prompts are long, and so is the wait for an answer
-	closeBody(w.request)
-	w.await(w.cn.client.HeaderTimeout)
-	return nil
-}
-
-// await sets the time within which the head must come, if it is not there already.
-func (w *way) await(t time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if t > 0 && !w.hasHead {
-		w.deadline = true
-		_ = w.cn.SetReadDeadline(time.Now().Add(t)) // it fails where the connection is closed: reading tells
+	if c.configs == nil || len(c.configs) >= maxHosts {
+		c.configs = make(map[string]*tls.Config)
 	}
-}
-
-// came lifts the deadline: the head is there, and the body may take its time.
-func (w *way) came() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.hasHead = true; w.deadline {
-		_ = w.cn.SetReadDeadline(time.Time{}) // it fails where the connection is closed: reading tells
-	}
-}
-
-// maxInterim bounds the answers that announce another one.
-const maxInterim = 5
-
-func (w *way) head(r *http.Request) (*http.Response, error) {
-	for range maxInterim + 1 {
-		answer, err := http.ReadResponse(w.cn.in, r)
-		if err != nil {
-			select {
-			case sendErr := <-w.sent: // nil where nothing was sent beside: never
-				w.sent <- sendErr
-				if sendErr != nil {
-					return nil, fmt.Errorf("send the request: %w", sendErr)
-				}
-			default:
-			}
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, fmt.Errorf("read the answer: %w", err)
-		}
-		if answer.StatusCode >= 200 || answer.StatusCode == http.StatusSwitchingProtocols {
-			w.came()
-			return answer, nil
-		}
-	}
-	return nil, errors.New("read the answer: too many interim answers")
-}
-
-// cause is the reason why the context has ended, where it is that which broke the call.
-func (w *way) cause(err error) error {
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
-	}
-	return err
-}
-
-// Read reads of the answer's body. Its end puts the connection back.
-func (w *way) Read(p []byte) (int, error) {
-	if w.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := w.body.Read(p)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		w.end(true)
-	default:
-		w.end(false)
-		err = w.cause(err)
-	}
-	return n, err
-}
-
-// Close ends the call. A body that was not read to its end takes the connection with it.
-func (w *way) Close() error {
-	w.closed.Store(true)
-	w.end(false)
-	return nil
-}
-
-// end gives the connection up, or puts it back where nothing of this call can still be
-// on it.
-func (w *way) end(whole bool) {
-	w.once.Do(func() {
-		whole = w.unwatch() && whole && w.reusable && w.cn.in.Buffered() == 0
-		if w.sent != nil {
-			whole = w.wasSent(whole) && whole
-		}
-		if whole {
-			w.cn.client.keep(w.cn)
-		} else {
-			w.cn.Close()
-		}
-	})
-}
-
-// wasSent reports whether the whole request has left. After it nobody reads the
-// request's body. The answer may be here before the one who sends has said so.
-func (w *way) wasSent(wait bool) bool {
-	if wait {
-		patience := time.NewTimer(50 * time.Millisecond)
-		defer patience.Stop()
-		select {
-		case err := <-w.sent:
-			return err == nil
-		case <-patience.C: // AWS did not need all of it
-		}
-	}
-	w.cn.Close()
-	return <-w.sent == nil
+	c.configs[host] = config
+	return config
 }

@@ -387,6 +387,122 @@ func TestUnaskedWithinARecord(t *testing.T) {
 	}
 }
 
+// A pieceWriter sends what is written to it a few bytes at a time.
+type pieceWriter struct {
+	net.Conn
+	size int
+}
+
+func (c pieceWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = c.Conn.Write(p[n:min(n+c.size, len(p))])
+		n += m
+	}
+	return n, err
+}
+
+type pieceListener struct {
+	net.Listener
+	size int
+}
+
+func (l pieceListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return pieceWriter{c, l.size}, err
+}
+
+// TLS records that come in pieces, or several at once, are read as they are, and the
+// connection is used again.
+func TestRecordsInPieces(t *testing.T) {
+	const events = 50
+	for _, size := range []int{1, 5, 6, 1000, 1 << 20} {
+		opened := new(atomic.Int64)
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for i := range events {
+				fmt.Fprint(w, strings.Repeat("x", i*i%97), i, "\n")
+				w.(http.Flusher).Flush()
+			}
+		}))
+		s.Listener = pieceListener{s.Listener, size}
+		s.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				opened.Add(1)
+			}
+		}
+		s.StartTLS()
+		want := ""
+		for i := range events {
+			want += fmt.Sprint(strings.Repeat("x", i*i%97), i, "\n")
+		}
+		c := &Client{TLS: s.Client().Transport.(*http.Transport).TLSClientConfig}
+		for range 3 {
+			a, err := c.RoundTrip(post(t, t.Context(), s.URL, []byte("{}")))
+			if got := text(t, a, err); got != want {
+				t.Errorf("pieces of %d: %q", size, got)
+			}
+		}
+		if n := opened.Load(); n != 1 {
+			t.Errorf("pieces of %d: %d connections", size, n)
+		}
+		c.CloseIdleConnections()
+		s.Close()
+	}
+}
+
+// What waits for more of an answer holds no buffer, and whoever reads it needs none.
+func TestNothingHeldInWait(t *testing.T) {
+	for name, tt := range map[string]struct{ head, first, second, want string }{
+		"chunks":     {"Transfer-Encoding: chunked", "2\r\nok\r\n", "2\r\nok\r\n0\r\n\r\n", "ok"},
+		"length":     {"Content-Length: 4", "ok", "ok", "ok"},
+		"a cut":      {"Transfer-Encoding: chunked", "2\r\nok\r\n", "", ""},
+		"a cut body": {"Content-Length: 4", "ok", "", ""},
+		"net/http's": {"Transfer-Encoding: Chunked", "2\r\nok\r\n", "2\r\nok\r\n0\r\n\r\n", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			base, _ := peer(t, func(c net.Conn, in *bufio.Reader) {
+				readRequest(in)
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n"+tt.head+"\r\n\r\n"+tt.first)
+				<-release
+				io.WriteString(c, tt.second)
+			})
+			a, err := new(Client).RoundTrip(post(t, t.Context(), base, []byte("{}")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Body.Close()
+			body := a.Body.(*way)
+			body.Wait()
+			if _, err := io.ReadFull(body, make([]byte, 2)); err != nil {
+				t.Error(err)
+			}
+			cn := body.cn
+			if err := cn.wire.raw.Read(func(fd uintptr) bool {
+				if cn.wire.receive(fd) {
+					t.Error("something was received")
+				}
+				return true
+			}); err != nil {
+				t.Error(err)
+			}
+			if cn.block != nil || cn.wire.block != nil {
+				t.Errorf("blocks are held: %t, %t", cn.block != nil, cn.wire.block != nil)
+			}
+			close(release)
+			body.Wait()
+			if plain := body.body == nil; plain && tt.want != "" && (len(cn.pending) == 0 || body.err != nil) {
+				t.Errorf("nothing has come, %v", body.err)
+			}
+			got, err := io.ReadAll(body)
+			if string(got) != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("%q, %v", got, err)
+			}
+			body.Wait() // it is over
+		})
+	}
+}
+
 // A target with a space would end early in the request line.
 func TestTargetInjection(t *testing.T) {
 	c := new(Client)
