@@ -31,7 +31,8 @@ type memberScanner struct {
 	isName  bool // the string is a member name at depth 1
 	pending bool // a name was read, its value follows
 	begun   bool // the value has begun: the colon was read
-	name    []byte
+	name    [maxName]byte
+	named   int // bytes of it
 	value   []byte
 	what    interest
 	over    bool // the value grew too long
@@ -56,7 +57,7 @@ const (
 // reset makes the scanner ready for another object. What was found in the last one is not
 // valid any more.
 func (s *memberScanner) reset() {
-	*s = memberScanner{want: s.want, limit: s.limit, members: s.members[:0], name: s.name[:0], value: s.value[:0]}
+	*s = memberScanner{want: s.want, limit: s.limit, members: s.members[:0], value: s.value[:0]}
 }
 
 // raw is the value of a member that is kept, nil if there is none.
@@ -136,10 +137,10 @@ func (s *memberScanner) Write(p []byte) {
 			s.item = s.item || s.depth == 2 && s.array
 			s.str = true
 			if s.depth == 1 && !s.pending {
-				s.isName, s.name, from = true, s.name[:0], i+1
+				s.isName, s.named, from = true, 0, i+1
 			}
 		case s.depth == 1 && c == ':' && s.pending && !s.begun:
-			s.begun, s.what, from = true, s.want(s.name), i+1
+			s.begun, s.what, from = true, s.want(s.name[:s.named]), i+1
 		case s.depth == 1 && (c == ',' || c == '}' || c == ']'):
 			s.endMember(p[from:i])
 			s.done = c != ','
@@ -193,12 +194,7 @@ func stringRun(b []byte) int {
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-func (s *memberScanner) keepName(b []byte) {
-	if s.name == nil {
-		s.name = make([]byte, 0, maxName)
-	}
-	s.name = append(s.name, b[:min(len(b), maxName-len(s.name))]...)
-}
+func (s *memberScanner) keepName(b []byte) { s.named += copy(s.name[s.named:], b) }
 
 func (s *memberScanner) keepValue(b []byte) {
 	if s.over = s.over || len(s.value)+len(b) > max(maxMember, s.limit); s.what == keep && !s.over {
@@ -209,9 +205,10 @@ func (s *memberScanner) keepValue(b []byte) {
 // endMember ends a member. rest is the end of its value, or all of it.
 func (s *memberScanner) endMember(rest []byte) {
 	if s.what != ignore {
-		m := s.member(string(s.name))
+		name := s.name[:s.named]
+		m := s.member(string(name))
 		if m == nil {
-			m = s.add(s.name)
+			m = s.add(name)
 		}
 		m.items = s.items
 		if len(s.value) > 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/waybill-dev/waybill"
@@ -117,7 +118,8 @@ var served = map[waybill.Endpoint]string{
 // paths with 200, so forwarding them would count failures as calls. Errors are
 // *waybill.Error.
 func FindRoute(method, escapedPath string, endpoint waybill.Endpoint) (Route, error) {
-	parts := strings.Split(strings.TrimPrefix(escapedPath, "/"), "/")
+	var few [8]string // as most paths have
+	parts := slices.AppendSeq(few[:0], strings.SplitSeq(strings.TrimPrefix(escapedPath, "/"), "/"))
 	if err := checkPath(escapedPath, parts); err != nil {
 		return Route{}, err
 	}

@@ -28,6 +28,7 @@ type Metrics struct {
 	firstByte  *prometheus.HistogramVec
 	violations *prometheus.CounterVec
 	underWay   prometheus.Gauge
+	left       func() // counts a call out of underWay
 
 	models, reasons, errors values
 
@@ -147,6 +148,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		violations: counter("waybill_policy_violations_total", "Violations of the tag policy, by key and kind; what begins with gateway: is the gateway's own doing.", "violation"),
 		underWay:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "waybill_calls_under_way", Help: "Calls under way."}),
 	}
+	m.left = m.underWay.Dec
 	r.MustRegister(m.calls, m.tokenUsage, m.tokens, m.unknown, m.cost, m.unpriced, m.duration, m.firstByte, m.violations, m.underWay)
 	return m
 }
@@ -169,7 +171,7 @@ func (m *Metrics) began() (left func()) {
 		return func() {}
 	}
 	m.underWay.Inc()
-	return m.underWay.Dec
+	return m.left
 }
 
 // ended counts a call. Its cost counts only if it has a price, and a use of a model that

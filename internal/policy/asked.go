@@ -65,7 +65,8 @@ func Order(asked []Asked) {
 // they asked for. A header that cannot be read is an error that names it.
 func TakeAsked(h http.Header) ([]Asked, error) {
 	var out []Asked
-	for _, name := range carrying(h) {
+	var few [4]string
+	for _, name := range carrying(h, few[:0]) {
 		values := h[name]
 		delete(h, name)
 		i := headerIndex(name)
@@ -106,9 +107,8 @@ func Bounded(asked []Asked) error {
 	return &waybill.Error{Kind: waybill.Invalid, Code: "WB1306", Message: "the request brings more tags than any policy takes", Hint: fmt.Sprintf("send at most %d", maxAsked)}
 }
 
-// carrying are the names of headers that carry tags, as they are spelled, in order.
-func carrying(h http.Header) []string {
-	var names []string
+// carrying appends the names of headers that carry tags, as they are spelled, in order.
+func carrying(h http.Header, names []string) []string {
 	for name := range h {
 		if headerIndex(name) >= 0 {
 			names = append(names, name)

@@ -24,6 +24,16 @@ const awsHead = "HTTP/1.1 200 OK\r\nDate: Mon, 30 Nov 2026 09:00:00 GMT\r\nConte
 // A call of 1 KB over loopback, there and back; the other side's part, two system calls,
 // is in it.
 func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { roundTrip(b, nil) })
+	b.Run("TLS", func(b *testing.B) {
+		s := httptest.NewUnstartedServer(nil)
+		s.StartTLS() // for its certificate
+		defer s.Close()
+		roundTrip(b, s)
+	})
+}
+
+func roundTrip(b *testing.B, secure *httptest.Server) {
 	said := fmt.Appendf(nil, awsHead, "Content-Length: 1024")
 	said = append(said, bytes.Repeat([]byte{'a'}, 1024)...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -31,6 +41,11 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer l.Close()
+	c, base := &Client{}, "http://"+l.Addr().String()
+	if secure != nil {
+		l = tls.NewListener(l, secure.TLS)
+		c.TLS, base = secure.Client().Transport.(*http.Transport).TLSClientConfig, "https://"+l.Addr().String()
+	}
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
@@ -50,14 +65,13 @@ func BenchmarkRoundTrip(b *testing.B) {
 			c.Write(said)
 		}
 	}()
-	c := &Client{}
 	defer c.CloseIdleConnections()
 	body := append(bytes.Repeat([]byte{' '}, 1023), '}')
 	into := make([]byte, 32<<10)
 	b.ReportAllocs()
 	for b.Loop() {
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(b.Context())) // as the gateway's is
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.Addr().String()+"/model/x/invoke", bytes.NewReader(body))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/model/x/invoke", bytes.NewReader(body))
 		if err != nil {
 			b.Fatal(err)
 		}
