@@ -255,8 +255,11 @@ func TestManyCallersAndAnEnd(t *testing.T) {
 	goroutines, descriptors := runtime.NumGoroutine(), open()
 	for round := range 5 {
 		var begun, ended atomic.Int64
+		enough := make(chan bool) // calls have begun
 		s := &Server{HeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			begun.Add(1)
+			if begun.Add(1) == int64(1+round*20) {
+				close(enough)
+			}
 			defer ended.Add(1)
 			body, err := io.ReadAll(r.Body)
 			if err == nil && r.Context().Err() != nil {
@@ -289,9 +292,7 @@ func TestManyCallersAndAnEnd(t *testing.T) {
 				}
 			})
 		}
-		for begun.Load() < int64(round*20) {
-			runtime.Gosched()
-		}
+		<-enough
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
