@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -429,4 +430,50 @@ func TestBuffersAreNobodyElses(t *testing.T) {
 	callers.Wait()
 	close(done)
 	others.Wait()
+}
+
+// A panic, be it in a handshake, ends its connection and no more, and so does a handler that
+// ends its goroutine.
+func TestOneConnectionEnds(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"a handler's panic":           func(http.ResponseWriter, *http.Request) { panic("a fault") },
+		"a handler's goroutine's end": func(http.ResponseWriter, *http.Request) { runtime.Goexit() },
+		"a handshake's panic":         nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Server{Handler: handler}
+			if handler == nil {
+				s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("a fault") }}
+			}
+			over := make(chan error)
+			go func() { over <- s.Serve(l) }()
+			for range 2 {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = c.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+				if handler == nil {
+					if err := tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error(err)
+					}
+				} else if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+					t.Error(err)
+				}
+				if got, err := io.ReadAll(c); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%q, %v", got, err)
+				}
+				c.Close()
+			}
+			if err := s.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			<-over
+			s.Close()
+		})
+	}
 }
