@@ -171,8 +171,12 @@ func (c *conn) head(first bool) (n int, plain bool) {
 			if !c.turn(busy) {
 				return 0, true
 			}
-			if n, plain = readHead((*c.in)[c.read:c.write], &c.request); n > 0 || !plain {
+			b := (*c.in)[c.read:c.write]
+			if n, plain = readHead(b, &c.request); n > 0 || !plain && (first || !isPreface(b)) {
 				break
+			}
+			if len(b) >= len(preface) && !plain {
+				return 0, true
 			}
 			if c.write-c.read == inSize {
 				return 0, false

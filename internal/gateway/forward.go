@@ -433,6 +433,7 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 	if readErr != nil && !gone {
 		panic(http.ErrAbortHandler) // the caller must see that the answer was cut
 	}
+	c.allow(out) // the mark of the end, which may come long after the last piece
 }
 
 // watch ends the way to AWS for a caller who has left, at once or after the time that

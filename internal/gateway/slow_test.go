@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -332,3 +333,41 @@ func TestFaultsLeaveNothingBehind(t *testing.T) {
 	}
 	s.booked(t)
 }
+
+// The mark of an answer's end has its own time to be taken, however long AWS was silent
+// between the last piece and the end.
+func TestTheEndHasItsTime(t *testing.T) {
+	s := newStand(t, nil)
+	w := &counted{ResponseRecorder: httptest.NewRecorder()}
+	atEnd := -1
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		a := answered(r, 200, "")
+		a.Header.Set("Content-Type", "application/vnd.amazon.eventstream")
+		a.ContentLength, a.Body = -1, io.NopCloser(io.MultiReader(strings.NewReader(smallStream), readerFunc(func([]byte) (int, error) {
+			atEnd = w.set
+			return 0, io.EOF
+		})))
+		return a, nil
+	}}
+	r := httptest.NewRequest(http.MethodPost, streamPath, strings.NewReader(hello))
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	s.gw.ServeHTTP(w, r)
+	if w.Code != 200 || w.Body.String() != smallStream {
+		t.Fatalf("%d %q", w.Code, w.Body)
+	}
+	if atEnd < 1 || w.set != atEnd+1 {
+		t.Errorf("%d deadlines were set before the end, %d in all", atEnd, w.set)
+	}
+}
+
+// A counted counts the deadlines that are set for writing.
+type counted struct {
+	*httptest.ResponseRecorder
+	set int
+}
+
+func (w *counted) SetWriteDeadline(time.Time) error { w.set++; return nil }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
