@@ -9,9 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pieceBytes is how far ahead a segment is allocated and mapped. Its first sync writes all
-// of it, so it is no larger than what a disk takes in a moment.
-const pieceBytes = 256 << 10
+const (
+	// pieceBytes is how far ahead a segment is allocated and mapped. Its first sync writes
+	// all of it, so it is no larger than what a disk takes in a moment.
+	pieceBytes = 256 << 10
+	// zeroBytes is how much of a piece is written at once. The page cache may keep it as one
+	// folio, which is written whole each time that a byte of it has changed.
+	zeroBytes = 16 << 10
+)
 
 // A mappedFile is a segment whose end is mapped into memory: to write is to copy into the
 // page cache, from where a killed process takes nothing back. What is mapped has been
@@ -23,7 +28,7 @@ type mappedFile struct {
 	most int64 // allocated ahead at most, unless more is written
 
 	size   int64  // written
-	length int64  // of the file: what is over size is zeros
+	length int64  // of the file at most: what is over size is zeros
 	window []byte // the mapped part of the file, from offset start
 	start  int64
 	plain  bool // it is written with write(2) from here on
@@ -99,11 +104,18 @@ func (m *mappedFile) advance(n int64) {
 	}
 	end = max(end, m.size+n)
 	if end > m.length {
-		if err := m.control(func(fd int) error { return m.allocate(fd, m.length, end-m.length) }); err != nil {
-			_ = m.f.Truncate(m.size) // it may have taken what was left of the disk
+		from := m.length
+		m.length = end
+		err := m.control(func(fd int) error { return m.allocate(fd, from, end-from) })
+		if err == nil {
+			err = m.zero(from, end)
+		}
+		if err != nil { // it may have taken what was left of the disk
+			if m.f.Truncate(m.size) == nil {
+				m.length = m.size
+			}
 			return
 		}
-		m.length = end
 	}
 	err := m.control(func(fd int) (err error) {
 		m.window, err = m.mmap(fd, start, int(end-start))
@@ -114,10 +126,18 @@ func (m *mappedFile) advance(n int64) {
 		return
 	}
 	m.start, m.plain = start, false
-	// One call in the place of a fault a page. It also has the first sync write the zeros,
-	// so that later ones find the blocks in use and have no metadata to write. Linux before
-	// 5.14 does not know it.
-	_ = unix.Madvise(m.window, unix.MADV_POPULATE_WRITE)
+}
+
+// zero writes what was allocated. The pages are in the cache then when they are stored to, and
+// with the next sync their blocks are in use: later ones have no metadata to write.
+func (m *mappedFile) zero(from, end int64) error {
+	zeros := make([]byte, zeroBytes)
+	for at := from; at < end; at += zeroBytes {
+		if _, err := m.f.WriteAt(zeros[:min(zeroBytes, end-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unmap lets go of the window. The pages stay in the cache, dirty if they were.

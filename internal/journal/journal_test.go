@@ -217,6 +217,56 @@ func TestKilledAfterSealing(t *testing.T) {
 	}
 }
 
+// A segment whose successor cannot be begun goes on past its size, on disk as promised, and
+// is sealed once it has one: the calls under way need a place.
+func TestNoSuccessor(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SegmentBytes: 2000})
+	create, refused := j.create, true
+	if _, err := j.Open(call("long")); err != nil {
+		t.Fatal(err)
+	}
+	j.mu.Lock()
+	j.create = func(path string) (file, error) {
+		if refused {
+			return nil, errors.New("too many open files")
+		}
+		return create(path)
+	}
+	j.mu.Unlock()
+	record := func(from, to int) {
+		for i := from; i < to; i++ {
+			synced, err := j.Open(call(fmt.Sprint("call-", i)))
+			if err == nil {
+				err = synced(t.Context())
+			}
+			if err == nil {
+				err = j.Close(t.Context(), call(fmt.Sprint("call-", i)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	record(0, 30)
+	if s, err := Segments(dir); len(s) != 0 || err != nil {
+		t.Errorf("%d segments are sealed, %v: the call under way is in none that is live", len(s), err)
+	}
+	j.mu.Lock()
+	refused = false
+	j.mu.Unlock()
+	record(30, 31)
+	if s, err := Segments(dir); len(s) != 1 || err != nil {
+		t.Errorf("%d segments are sealed once there is a next one, %v", len(s), err)
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dir); len(got) != 32 || got["long"] != waybill.Interrupted {
+		t.Errorf("%d calls, long is %q", len(got), got["long"])
+	}
+}
+
 // crash leaves the journal as a killed process would: nothing sealed, the lock free.
 func crash(j *Journal) {
 	close(j.stop)
