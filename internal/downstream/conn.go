@@ -54,8 +54,14 @@ const inSize = 8 << 10
 
 var ins = sync.Pool{New: func() any { b := make([]byte, inSize); return &b }}
 
-// serve serves the connection to its end, or gives it to net/http.
+// serve serves the connection to its end, or gives it to net/http. A panic ends it, and
+// no other.
 func (c *conn) serve() (handed bool) {
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
+			c.server.log().Error("a connection has panicked, its handler as a rule", "from", c.remote, "what", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+	}()
 	if c.tcp == nil {
 		return c.hand()
 	}
@@ -171,8 +177,12 @@ func (c *conn) head(first bool) (n int, plain bool) {
 			if !c.turn(busy) {
 				return 0, true
 			}
-			if n, plain = readHead((*c.in)[c.read:c.write], &c.request); n > 0 || !plain {
+			b := (*c.in)[c.read:c.write]
+			if n, plain = readHead(b, &c.request); n > 0 || !plain && (first || !isPreface(b)) {
 				break
+			}
+			if len(b) >= len(preface) && !plain {
+				return 0, true
 			}
 			if c.write-c.read == inSize {
 				return 0, false
@@ -293,14 +303,11 @@ func (c *conn) call(n int) bool {
 	} else {
 		c.release()
 	}
-	whole := c.ask(&e.answer, r)
-	if whole {
-		e.answer.end()
-	}
-	e.answer.drop()
-	left, failed := e.body.stop(), e.answer.err
-	e.answer.err = errOver
-	if !whole || failed != nil {
+	defer e.over()
+	c.server.Handler.ServeHTTP(&e.answer, r)
+	e.answer.end()
+	left := e.body.stop()
+	if e.answer.err != nil {
 		return false
 	}
 	if e.answer.closing && left > 0 {
@@ -320,15 +327,11 @@ type exchange struct {
 	answer answer
 }
 
-// ask calls the handler, and reports whether it has come to its end.
-func (c *conn) ask(a *answer, r *http.Request) (whole bool) {
-	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
-			c.server.log().Error("a handler has panicked", "from", c.remote, "what", fmt.Sprint(v), "stack", string(debug.Stack()))
-		}
-	}()
-	c.server.Handler.ServeHTTP(a, r)
-	return true
+// over lets the handler do nothing more with it.
+func (e *exchange) over() {
+	e.body.stop()
+	e.answer.drop()
+	e.answer.err = errOver
 }
 
 // A body is that of a request, which has a length.

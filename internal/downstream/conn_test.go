@@ -2,13 +2,21 @@ package downstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -237,5 +245,235 @@ func TestNothingIsWrittenAfterACall(t *testing.T) {
 		if _, err := io.WriteString(w, strings.Repeat("late", 10_000)); !errors.Is(err, errOver) {
 			t.Errorf("a late piece: %v", err)
 		}
+	}
+}
+
+// Whatever callers do, and whenever the server is stopped: an answer that looks whole is
+// whole, what was begun is ended, and nothing is left, be it a goroutine or a descriptor.
+func TestManyCallersAndAnEnd(t *testing.T) {
+	open := func() int { names, _ := os.ReadDir("/proc/self/fd"); return len(names) } // where there is none, none is missed
+	tcpPair(t)                                                                        // what the runtime opens for itself is open
+	goroutines, descriptors := runtime.NumGoroutine(), open()
+	for round := range 5 {
+		var begun, ended atomic.Int64
+		enough := make(chan bool) // calls have begun
+		s := &Server{HeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if begun.Add(1) == int64(1+round*20) {
+				close(enough)
+			}
+			defer ended.Add(1)
+			body, err := io.ReadAll(r.Body)
+			if err == nil && r.Context().Err() != nil {
+				t.Error("the caller is there, and its context has ended")
+			}
+			step := len(body) + 1
+			if r.URL.Path != "/whole" {
+				step = 1_000
+			}
+			for piece := range slices.Chunk(body, step) {
+				_, _ = w.Write(piece) // the caller may have left
+				if step == 1_000 {
+					w.(http.Flusher).Flush()
+				}
+			}
+			if r.URL.Path == "/cut" {
+				panic(http.ErrAbortHandler)
+			}
+		})}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error, 1)
+		go func() { over <- s.Serve(l) }()
+		var callers sync.WaitGroup
+		for i := range 16 {
+			callers.Go(func() {
+				for random := rand.New(rand.NewPCG(uint64(round), uint64(i))); call(t, random, l.Addr().String()); {
+				}
+			})
+		}
+		<-enough
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if begun, ended := begun.Load(), ended.Load(); begun != ended {
+			t.Errorf("%d calls have begun and %d ended before the server did", begun, ended)
+		}
+		callers.Wait()
+		if err := <-over; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		s.Close()
+	}
+	for range 2_000 {
+		if runtime.NumGoroutine() <= goroutines && open() <= descriptors {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines where there were %d, %d descriptors where there were %d", runtime.NumGoroutine(), goroutines, open(), descriptors)
+}
+
+// call makes some calls on a connection of its own, and reports whether there was one.
+func call(t *testing.T, random *rand.Rand, address string) bool {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+	in := bufio.NewReader(c)
+	for range 1 + random.IntN(5) {
+		path := []string{"/whole", "/stream", "/cut"}[random.IntN(3)]
+		body := bytes.Repeat([]byte{byte('a' + random.IntN(26))}, []int{1, 5_000, inSize, 100_000}[random.IntN(4)])
+		text := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+		if random.IntN(6) == 0 {
+			text = fmt.Sprintf("POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", path, len(body), body)
+		}
+		cut := random.IntN(len(text))
+		_, _ = io.WriteString(c, text[:cut]) // the server may have ended
+		if random.IntN(10) == 0 {
+			return true
+		}
+		_, _ = io.WriteString(c, text[cut:])
+		a, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return !errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		got, err := io.ReadAll(a.Body)
+		if whole := err == nil; whole == (path == "/cut") || whole && !bytes.Equal(got, body) || !bytes.HasPrefix(body, got) {
+			t.Errorf("%s: %d bytes of %d, %v", path, len(got), len(body), err)
+		}
+		if a.Close || err != nil {
+			return true
+		}
+	}
+	return true
+}
+
+// A buffer that was given back is nobody's: whoever takes it next may write what he likes.
+func TestBuffersAreNobodyElses(t *testing.T) {
+	s := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Asked", r.RequestURI+" "+r.Header.Get("X-A"))
+		for i := 0; i < len(body); {
+			n := min(1+i*7%20_000, len(body)-i)
+			_, _ = w.Write(body[i : i+n])
+			if i += n; i%3 == 0 {
+				w.(http.Flusher).Flush()
+			}
+		}
+	})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error)
+	go func() { over <- s.Serve(l) }()
+	defer func() { s.Close(); <-over }()
+	done := make(chan bool)
+	var others, callers sync.WaitGroup
+	for range 2 {
+		others.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				in, held := ins.Get().(*[]byte), helds.Get().(*[]byte)
+				if len(*in) != inSize || len(*held) != 0 {
+					t.Errorf("a buffer of %d bytes, and one with %d", len(*in), len(*held))
+				}
+				for _, b := range [][]byte{*in, (*held)[:cap(*held)]} {
+					for i := range b {
+						b[i] = '#'
+					}
+				}
+				runtime.Gosched()
+				ins.Put(in)
+				helds.Put(held)
+			}
+		})
+	}
+	for k := range 4 {
+		callers.Go(func() {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+			in := bufio.NewReader(c)
+			for i := range 100 {
+				body := strings.Repeat(string(rune('a'+(i+k)%26)), i*1237%40_000)
+				path := "/" + strings.Repeat("x", i*10)
+				var sending sync.WaitGroup
+				sending.Go(func() {
+					_, _ = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\nX-A: %d\r\nContent-Length: %d\r\n\r\n%s", path, i, len(body), body) // what does not arrive is missed
+				})
+				a, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, err := io.ReadAll(a.Body)
+				sending.Wait()
+				if err != nil || string(got) != body || a.Header.Get("X-Asked") != fmt.Sprint(path, " ", i) {
+					t.Errorf("%d of %d bytes, %v, %q", len(got), len(body), err, a.Header)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	close(done)
+	others.Wait()
+}
+
+// A panic, be it in a handshake, ends its connection and no more, and so does a handler that
+// ends its goroutine.
+func TestOneConnectionEnds(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"a handler's panic":           func(http.ResponseWriter, *http.Request) { panic("a fault") },
+		"a handler's goroutine's end": func(http.ResponseWriter, *http.Request) { runtime.Goexit() },
+		"a handshake's panic":         nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Server{Handler: handler}
+			if handler == nil {
+				s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("a fault") }}
+			}
+			over := make(chan error)
+			go func() { over <- s.Serve(l) }()
+			for range 2 {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = c.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+				if handler == nil {
+					if err := tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error(err)
+					}
+				} else if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+					t.Error(err)
+				}
+				if got, err := io.ReadAll(c); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%q, %v", got, err)
+				}
+				c.Close()
+			}
+			if err := s.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			<-over
+			s.Close()
+		})
 	}
 }

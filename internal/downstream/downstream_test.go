@@ -291,6 +291,9 @@ func both(t testing.TB) (here, library string) {
 	log := slog.New(slog.DiscardHandler)
 	s := httptest.NewUnstartedServer(http.HandlerFunc(answer))
 	s.Config.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	t.Cleanup(s.Close)
 	return serve(t, &downstream.Server{Handler: http.HandlerFunc(answer)}), s.Listener.Addr().String()
@@ -379,6 +382,74 @@ func TestOthersAreLeftToTheLibrary(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Heads that just fit the buffer, and that just do not, are read alike wherever they are cut.
+func TestHeadsAboutTheSizeOfTheBuffer(t *testing.T) {
+	here, library := both(t)
+	for n := 8190; n <= 8194; n++ {
+		head := "GET /echo HTTP/1.1\r\nHost: a\r\nX: "
+		text := head + strings.Repeat("x", n-len(head)-4) + "\r\n\r\n"
+		for _, cut := range []int{0, 1, 8188, 8189, 8190, 8191, 8192, n - 1} {
+			sameAnswers(t, here, library, text+post("/echo", "hello")+last, min(cut, n-1))
+			sameAnswers(t, here, library, post("/echo", "hello")+text+post("/echo", "hello")+last, min(cut, n-1))
+		}
+	}
+}
+
+// A conversation that comes byte for byte is the same.
+func TestByteForByte(t *testing.T) {
+	here, library := both(t)
+	text := post("/echo", "hello") + "\r\n\r\n" + post("/echo", "") + "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n" + post("/half", "hello there") + "\r\n" +
+		"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + post("/echo", "x") + last
+	heard := func(address string) (all []string) {
+		c := dial(t, address)
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			for i := range text {
+				_, _ = io.WriteString(c, text[i:i+1]) // what is not heard is missed below
+			}
+		}()
+		for _, a := range hearAll(c) {
+			all = append(all, fmt.Sprintf("%+v", *a))
+		}
+		<-done
+		return all
+	}
+	if got, want := heard(here), heard(library); len(want) != 7 || !slices.Equal(got, want) {
+		t.Errorf("gave         %q\nand net/http %q", got, want)
+	}
+}
+
+// HTTP/2 begins at the beginning of a connection alone, in whatever pieces: a connection on
+// which requests of HTTP/1.1 have come does not change to it, or whoever shares it between
+// callers would have let one of them take it over.
+func TestPreface(t *testing.T) {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	here, library := both(t)
+	for _, address := range []string{here, library} {
+		for cut := range len(preface) {
+			for _, before := range []string{"", post("/body", "x")} {
+				c := dial(t, address)
+				in := bufio.NewReader(c)
+				if before != "" {
+					say(t, c, before)
+					if _, err := hear(in); err != nil {
+						t.Fatal(err)
+					}
+				}
+				say(t, c, preface[:cut])
+				_, _ = io.WriteString(c, preface[cut:]) // the connection may have ended
+				var frame [9]byte
+				_, _ = io.ReadFull(in, frame[:]) // nothing is no frame
+				if settings := frame[3] == 4 && frame[4] == 0; settings != (before == "") {
+					t.Errorf("cut at %d, after %q: %q", cut, before, frame)
+				}
+				c.Close()
+			}
+		}
 	}
 }
 

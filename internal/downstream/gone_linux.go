@@ -1,6 +1,7 @@
 package downstream
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -29,9 +30,9 @@ func (c *conn) receiver() func(fd uintptr) bool {
 		for {
 			n, err := syscall.Read(int(fd), b) // not that of unix, which the race detector does not see as what follows a write
 			switch {
-			case err == unix.EINTR:
+			case errors.Is(err, syscall.EINTR):
 				continue
-			case err == unix.EAGAIN:
+			case errors.Is(err, syscall.EAGAIN):
 				c.release()
 				return false
 			case err != nil:

@@ -144,6 +144,16 @@ func begins(b []byte) bool {
 	return false
 }
 
+// preface is how HTTP/2 begins (RFC 9113, section 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// isPreface reports whether HTTP/2 begins like this, as far as it has come. It may at the
+// beginning of a connection alone, and net/http would take what it is handed for that.
+func isPreface(b []byte) bool {
+	k := min(len(b), len(preface))
+	return string(b[:k]) == preface[:k]
+}
+
 // trim takes blanks off both ends, as net/http does.
 func trim(s string) string {
 	for s != "" && (s[0] == ' ' || s[0] == '\t') {

@@ -122,12 +122,16 @@ func (s *Server) start(raw net.Conn) {
 	s.mu.Unlock()
 	go func() {
 		defer s.running.Done()
-		if !c.serve() {
-			c.way.Close()
-		}
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
+		handed := false
+		defer func() { // a handler may end its goroutine
+			if !handed {
+				c.way.Close()
+			}
+			s.mu.Lock()
+			delete(s.conns, c)
+			s.mu.Unlock()
+		}()
+		handed = c.serve()
 	}()
 }
 

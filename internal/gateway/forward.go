@@ -371,8 +371,12 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 			w.Header().Set("Trailer", EstimateHeader)
 		}
 	}
+	missed := false // by a caller who has left
 	give := func(piece []byte) {
-		if c.caller.gone() || len(piece) == 0 {
+		if len(piece) == 0 {
+			return
+		}
+		if missed = missed || c.caller.gone(); missed {
 			return
 		}
 		c.allow(out)
@@ -425,14 +429,14 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 			break
 		}
 	}
-	gone := c.caller.gone()
 	if !closed {
 		c.finish(meter, readErr)
 		c.showCost(w.Header())
 	}
-	if readErr != nil && !gone {
+	if readErr != nil || missed { // one who has ended only his side still listens
 		panic(http.ErrAbortHandler) // the caller must see that the answer was cut
 	}
+	c.allow(out) // the mark of the end, which may come long after the last piece
 }
 
 // watch ends the way to AWS for a caller who has left, at once or after the time that

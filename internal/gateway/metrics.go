@@ -219,8 +219,7 @@ func (m *Metrics) ended(c *call) {
 	switch {
 	case c.again:
 	case c.priced:
-		dollars, _ := new(big.Rat).SetFrac(c.cost.Unscaled(), dollar).Float64() // for show
-		s.cost().Add(dollars)
+		s.cost().Add(dollars(c.cost.Unscaled()))
 	case c.config.Prices != nil && v.Usage.Known:
 		s.unpriced().Inc()
 	}
@@ -261,6 +260,16 @@ func (l *looks) first(id string) bool {
 	l.order[l.next] = id
 	l.next = (l.next + 1) % maxLooks
 	return true
+}
+
+// dollars is what so many units of Money.Unscaled are, as near as a float comes: it is for
+// show.
+func dollars(unscaled *big.Int) float64 {
+	if n := unscaled.Int64(); unscaled.IsInt64() && n >= -1<<53 && n <= 1<<53 {
+		return float64(n) / 1e18 // floats hold both, so that this is rounded once, as below
+	}
+	f, _ := new(big.Rat).SetFrac(unscaled, dollar).Float64()
+	return f
 }
 
 // dollar is one in the unit of Money.Unscaled.

@@ -1,10 +1,12 @@
 package gateway_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -332,3 +334,76 @@ func TestFaultsLeaveNothingBehind(t *testing.T) {
 	}
 	s.booked(t)
 }
+
+// The mark of an answer's end has its own time to be taken, however long AWS was silent
+// between the last piece and the end.
+func TestTheEndHasItsTime(t *testing.T) {
+	s := newStand(t, nil)
+	w := &counted{ResponseRecorder: httptest.NewRecorder()}
+	atEnd := -1
+	s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+		a := answered(r, 200, "")
+		a.Header.Set("Content-Type", "application/vnd.amazon.eventstream")
+		a.ContentLength, a.Body = -1, io.NopCloser(io.MultiReader(strings.NewReader(smallStream), readerFunc(func([]byte) (int, error) {
+			atEnd = w.set
+			return 0, io.EOF
+		})))
+		return a, nil
+	}}
+	r := httptest.NewRequest(http.MethodPost, streamPath, strings.NewReader(hello))
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	s.gw.ServeHTTP(w, r)
+	if w.Code != 200 || w.Body.String() != smallStream {
+		t.Fatalf("%d %q", w.Code, w.Body)
+	}
+	if atEnd < 1 || w.set != atEnd+1 {
+		t.Errorf("%d deadlines were set before the end, %d in all", atEnd, w.set)
+	}
+}
+
+// A caller who ends its side of the connection counts as gone, and may listen all the same:
+// where pieces were kept from it, the answer does not look whole.
+func TestWhoIsTakenForGoneSeesACut(t *testing.T) {
+	for _, mode := range []gateway.DrainMode{gateway.Drain, gateway.Cut} {
+		s := newStand(t, func(_ *fakeaws.Config, g *gateway.Config) { g.Drain = mode })
+		ctx, leave := context.WithCancel(t.Context())
+		s.gw.Client = &catcher{answer: func(r *http.Request) (*http.Response, error) {
+			a := answered(r, 200, "")
+			a.Header.Set("Content-Type", "application/vnd.amazon.eventstream")
+			a.ContentLength, a.Body = -1, io.NopCloser(io.MultiReader(strings.NewReader(smallStream[:20]), readerFunc(func([]byte) (int, error) {
+				leave()
+				return 0, io.EOF
+			}), strings.NewReader(smallStream[20:])))
+			return a, nil
+		}}
+		r := httptest.NewRequest(http.MethodPost, streamPath, strings.NewReader(hello)).WithContext(ctx)
+		r.Header.Set("Authorization", "Bearer "+s.token)
+		w := httptest.NewRecorder()
+		func() {
+			defer func() {
+				if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
+					t.Errorf("%s: the answer has an end: %v", mode, v)
+				}
+			}()
+			s.gw.ServeHTTP(w, r)
+		}()
+		if w.Body.String() != smallStream[:20] {
+			t.Errorf("%s: the caller got %q", mode, w.Body)
+		}
+		if records := s.records(t); len(records) != 1 || !records[0].ClientLeft {
+			t.Errorf("%s: recorded as %+v", mode, records)
+		}
+	}
+}
+
+// A counted counts the deadlines that are set for writing.
+type counted struct {
+	*httptest.ResponseRecorder
+	set int
+}
+
+func (w *counted) SetWriteDeadline(time.Time) error { w.set++; return nil }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -233,6 +233,9 @@ func (r *run) readSegment(body io.Reader, l *Load, add func(waybill.Invocation, 
 	for n := int64(1); ; n++ {
 		e, err := jr.Next()
 		if errors.Is(err, io.EOF) {
+			if !jr.Sealed() { // zeros, or nothing, in the place of entries and a footer
+				return journal.ErrTorn
+			}
 			return nil
 		}
 		if bad := (*journal.EntryError)(nil); errors.As(err, &bad) {

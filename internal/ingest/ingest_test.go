@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/waybill-dev/waybill"
+	"github.com/waybill-dev/waybill/internal/journal"
 )
 
 func readLog(t testing.TB, text string) (rows []waybill.Invocation, bad []string, other int64) {
@@ -279,6 +280,51 @@ func TestKilledAndRunAgain(t *testing.T) {
 		s, err := Run(t.Context(), lake, Options{Logs: dir})
 		if err != nil || s.Loaded["log"] != 0 || s.Skipped["log"] != objects {
 			t.Fatalf("a second run loaded %d and skipped %d: %v", s.Loaded["log"], s.Skipped["log"], err)
+		}
+	}
+}
+
+// A sealed segment that has lost its end is not taken for a whole one.
+func TestSegmentWithoutItsEnd(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Start(dir, journal.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b"} {
+		v := waybill.Invocation{CallID: id, RequestID: id, Source: waybill.FromGateway, Outcome: waybill.Completed, StartedAt: time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)}
+		if err := j.Close(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := journal.Segments(dir)
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("%d segments, %v", len(segments), err)
+	}
+	whole, err := os.ReadFile(segments[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const footer = 48 // bytes
+	for _, tt := range []struct {
+		name    string
+		segment []byte
+		bad     int
+	}{
+		{"whole", whole, 0},
+		{"cut where a record ends", whole[:len(whole)-footer], 1},
+		{"zeros in the place of its end", append(bytes.Clone(whole[:len(whole)-footer]), make([]byte, 4096)...), 1},
+	} {
+		if err := os.WriteFile(segments[0].Path, tt.segment, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lake := &memLake{loaded: map[waybill.Object]bool{}, rows: map[string]int{}, fail: func() (bool, bool) { return false, false }}
+		s, err := Run(t.Context(), lake, Options{Journal: dir})
+		if err != nil || len(s.Quarantined) != tt.bad || len(lake.rows) != 2 {
+			t.Errorf("%s: %d rows, quarantined %v, %v", tt.name, len(lake.rows), s.Quarantined, err)
 		}
 	}
 }

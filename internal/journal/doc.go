@@ -14,7 +14,15 @@
 //	footer     a record whose length has the top bit set
 //
 // all integers little endian. A record's payload is one waybill.Entry as JSON; the
-// footer's is the number of records (uint64) and the SHA-256 of all bytes before it.
+// footer's is the number of records (uint64) and the SHA-256 of all bytes before it. No
+// record is empty: zeros in the place of a head are what a live segment has been allocated
+// ahead. A sealed one has none.
+//
+// # Writing
+//
+// On Linux the end of the live segment is allocated and mapped, a piece at a time, and an
+// entry is copied there, its head last. Elsewhere, and on file systems that refuse either,
+// entries are written with write(2): the bytes are the same.
 //
 // # Promises
 //
@@ -22,8 +30,8 @@
 // nothing. Open returns at once; the function it gives waits for the disk. Whatever
 // is written is on disk within Config.SyncWithin.
 //
-// Calls still open when a segment is sealed are carried into the next one, so a
-// segment can be judged by itself: a call that a dead process left open in its last
+// Calls still open when a segment is sealed are in the next one before, so a segment
+// can be judged by itself: a call that a dead process left open in its last
 // segment is interrupted. Recovery, in Start and in Recover, closes it there as such.
 // So readers need only sealed segments, and in them only Closed entries.
 //

@@ -56,10 +56,18 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// file is what the journal needs of a file; tests put a failing one in its place.
+// file is what the journal needs of a segment's file; tests put a failing one in its place.
+// All but Sync are called with Journal.mu held: whoever lets go of a mapping has nobody
+// beside it who writes there.
 type file interface {
+	// Write appends a record, or the magic, where it survives the process. After a failure
+	// the file takes nothing more.
 	Write([]byte) (int, error)
+	// Trim gives back what was allocated ahead of what is written: nothing is written after.
+	Trim() error
+	// Sync brings content and length to the disk.
 	Sync() error
+	// Close trims, and closes.
 	Close() error
 }
 
@@ -125,7 +133,7 @@ func Start(dir string, config Config) (*Journal, error) {
 	j := &Journal{
 		dir: dir, config: config, unlock: unlock,
 		create: func(path string) (file, error) {
-			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			return createFile(path, config.SegmentBytes+recordHead+footerSize)
 		},
 		open: make(map[string][]byte),
 		late: make(map[string][]byte),
@@ -303,23 +311,31 @@ func (j *Journal) begin() (err error) {
 	return nil
 }
 
-// seal ends the live segment with its footer and gives it its final name. j.mu is held.
+// seal ends the live segment with its footer and gives it its final name. Calls under way
+// are in the next one before: recovery looks for them in what is live. j.mu is held.
 func (j *Journal) seal() {
 	s := j.live
 	if s == nil {
 		return
 	}
+	if len(j.open) > 0 {
+		if err := j.begin(); err != nil { // the live one goes on
+			j.failure = err
+			return
+		}
+	} else {
+		j.live = nil
+	}
 	if _, err := s.f.Write(footer(s.count, s.sum)); err != nil {
 		j.finish(s, err)
 		return
 	}
-	if err := s.f.Sync(); err != nil {
+	if err := errors.Join(s.f.Trim(), s.f.Sync()); err != nil {
 		j.finish(s, err)
 		return
 	}
 	s.synced, s.dirty = s.written, time.Time{}
 	s.cond.Broadcast()
-	j.live = nil
 	if err := errors.Join(s.f.Close(), rename(s.path)); err != nil {
 		j.failure = err
 	}
@@ -412,8 +428,9 @@ func (j *Journal) syncOnce() time.Duration {
 	now := j.config.Now()
 	old := now.Sub(s.created) >= j.config.SegmentAge
 	if old && s.count > uint64(len(j.open)) {
-		j.seal()
-		return j.config.SegmentAge
+		if j.seal(); j.live != s {
+			return j.config.SegmentAge
+		}
 	}
 	if s.written > s.synced {
 		wait := j.config.SyncWithin - now.Sub(s.dirty)
@@ -430,7 +447,7 @@ func (j *Journal) syncOnce() time.Duration {
 		end := s.written
 		s.dirty = time.Time{}
 		j.mu.Unlock()
-		err := datasync(s.f)
+		err := s.f.Sync()
 		j.mu.Lock()
 		s.rested, s.resting = time.Now(), false
 		switch {
@@ -471,6 +488,7 @@ func (j *Journal) Stop() error {
 		return j.failure
 	}
 	j.failure = nil
+	clear(j.open)
 	j.seal()
 	return j.failure
 }

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -190,6 +191,82 @@ func TestOpenCallsAreCarriedOver(t *testing.T) {
 	}
 }
 
+// Killed right after it has sealed a segment, a process leaves the calls under way where
+// recovery finds them, though nothing was recorded since.
+func TestKilledAfterSealing(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{})
+	if _, err := j.Open(call("long")); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(t.Context(), call("refused")); err != nil {
+		t.Fatal(err)
+	}
+	j.mu.Lock()
+	j.seal()
+	j.mu.Unlock()
+	if s, err := Segments(dir); len(s) != 1 || err != nil {
+		t.Fatalf("%d segments are sealed, %v", len(s), err)
+	}
+	crash(j)
+	if _, err := Recover(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dir); got["long"] != waybill.Interrupted || got["refused"] != waybill.Completed {
+		t.Errorf("recovered %v", got)
+	}
+}
+
+// A segment whose successor cannot be begun goes on past its size, on disk as promised, and
+// is sealed once it has one: the calls under way need a place.
+func TestNoSuccessor(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Config{SegmentBytes: 2000})
+	create, refused := j.create, true
+	if _, err := j.Open(call("long")); err != nil {
+		t.Fatal(err)
+	}
+	j.mu.Lock()
+	j.create = func(path string) (file, error) {
+		if refused {
+			return nil, errors.New("too many open files")
+		}
+		return create(path)
+	}
+	j.mu.Unlock()
+	record := func(from, to int) {
+		for i := from; i < to; i++ {
+			synced, err := j.Open(call(fmt.Sprint("call-", i)))
+			if err == nil {
+				err = synced(t.Context())
+			}
+			if err == nil {
+				err = j.Close(t.Context(), call(fmt.Sprint("call-", i)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	record(0, 30)
+	if s, err := Segments(dir); len(s) != 0 || err != nil {
+		t.Errorf("%d segments are sealed, %v: the call under way is in none that is live", len(s), err)
+	}
+	j.mu.Lock()
+	refused = false
+	j.mu.Unlock()
+	record(30, 31)
+	if s, err := Segments(dir); len(s) != 1 || err != nil {
+		t.Errorf("%d segments are sealed once there is a next one, %v", len(s), err)
+	}
+	if err := j.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dir); len(got) != 32 || got["long"] != waybill.Interrupted {
+		t.Errorf("%d calls, long is %q", len(got), got["long"])
+	}
+}
+
 // crash leaves the journal as a killed process would: nothing sealed, the lock free.
 func crash(j *Journal) {
 	close(j.stop)
@@ -213,13 +290,13 @@ func TestKilledAtEveryByte(t *testing.T) {
 		}
 		ends = append(ends, j.live.size)
 	}
-	path := j.live.path
+	path, size := j.live.path, j.live.size
 	crash(j)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for cut := range whole {
+	for cut := range whole[:size] {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), whole[:cut], 0o600); err != nil {
 			t.Fatal(err)
@@ -236,6 +313,133 @@ func TestKilledAtEveryByte(t *testing.T) {
 		if left, _ := list(dir, liveSuffix); len(left) > 0 {
 			t.Fatalf("cut at %d: %v is still there", cut, left)
 		}
+	}
+}
+
+// image gives the bytes of a live segment, and where its records end.
+func image(t *testing.T) (whole []byte, ends []int) {
+	t.Helper()
+	j := start(t, t.TempDir(), Config{})
+	for i := range 3 {
+		id := fmt.Sprint("call-", i)
+		if _, err := j.Open(call(id)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, int(j.live.size))
+		if err := j.Close(t.Context(), call(id)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, int(j.live.size))
+	}
+	path := j.live.path
+	crash(j)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return whole[:ends[len(ends)-1]], ends
+}
+
+// records counts what a reader finds, and says how it ends.
+func records(segment []byte) (n int, err error) {
+	r, err := NewReader(bytes.NewReader(segment))
+	for err == nil {
+		if _, err = r.Next(); err == nil {
+			n++
+		}
+	}
+	return n, err
+}
+
+// recovered gives the outcomes of the calls of a live segment that a dead process left.
+func recovered(t *testing.T, segment []byte) map[string]waybill.Outcome {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "left"+liveSuffix), segment, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(dir); err != nil {
+		t.Fatal(err)
+	}
+	return read(t, dir)
+}
+
+// A segment is allocated ahead: whatever is written of its last record, payload first and
+// head last, what follows are zeros.
+func TestTornAheadOfZeros(t *testing.T) {
+	whole, ends := image(t)
+	begin, end := ends[len(ends)-2], ends[len(ends)-1]
+	for _, zeros := range []int{0, 1, 7, 8, 9, 10_000} {
+		if n, err := records(append(bytes.Clone(whole), make([]byte, zeros)...)); n != len(ends) || err != io.EOF {
+			t.Errorf("with %d zeros: %d records and %v, want %d and EOF", zeros, n, err, len(ends))
+		}
+	}
+	for written := range end - begin {
+		torn := make([]byte, end+5000)
+		copy(torn, whole[:begin])
+		if payload := end - begin - recordHead; written <= payload {
+			copy(torn[begin+recordHead:], whole[begin+recordHead:begin+recordHead+written])
+		} else { // the head is one store, and nevertheless
+			copy(torn[begin+recordHead:], whole[begin+recordHead:end])
+			copy(torn[begin:], whole[begin:begin+written-payload])
+		}
+		want := ErrTorn
+		if written == 0 {
+			want = io.EOF
+		} else if written > end-begin-recordHead {
+			want = ErrDamaged
+		}
+		if n, err := records(torn); n != len(ends)-1 || !errors.Is(err, want) {
+			t.Fatalf("%d bytes written: %d records and %v, want %d and %v", written, n, err, len(ends)-1, want)
+		}
+		if written%50 == 0 {
+			if got := recovered(t, torn); got["call-1"] != waybill.Completed || got["call-2"] != waybill.Interrupted || len(got) != 3 {
+				t.Errorf("%d bytes written: recovered %v", written, got)
+			}
+		}
+	}
+	for cut := range len(magic) {
+		if got := recovered(t, append([]byte(magic[:cut]), make([]byte, 5000)...)); len(got) != 0 {
+			t.Errorf("killed after %d bytes of the magic: recovered %v", cut, got)
+		}
+	}
+}
+
+// Pages may reach the disk in any order before the power is cut. What comes after a hole was
+// not yet on disk, and nobody has been told that it was.
+func TestHoleInTheMiddle(t *testing.T) {
+	whole, ends := image(t)
+	begin := len(magic)
+	for i, end := range ends {
+		for _, hole := range []struct {
+			what     string
+			from, to int
+			want     error
+		}{
+			{"the record", begin, end, ErrTorn},
+			{"its head", begin, begin + recordHead, ErrTorn},
+			{"its payload", begin + recordHead, end, ErrDamaged},
+			{"all that follows", begin, len(whole), io.EOF},
+		} {
+			b := append(bytes.Clone(whole), make([]byte, 5000)...)
+			if i == len(ends)-1 && hole.to == end && hole.from == begin {
+				hole.want = io.EOF
+			}
+			clear(b[hole.from:hole.to])
+			if n, err := records(b); n != i || !errors.Is(err, hole.want) {
+				t.Errorf("without %s, %d: %d records and %v, want %d and %v", hole.what, i, n, err, i, hole.want)
+			}
+			want := (i + 1) / 2 // calls are opened and closed in turn
+			if got := recovered(t, b); len(got) != want {
+				t.Errorf("without %s, %d: recovered %v, want %d calls", hole.what, i, got, want)
+			}
+		}
+		begin = end
+	}
+	b := bytes.Clone(whole)
+	clear(b[:len(magic)])
+	if got := recovered(t, b); len(got) != 0 {
+		t.Errorf("without its first page: recovered %v", got)
 	}
 }
 
@@ -303,7 +507,7 @@ func TestOneWriterOnly(t *testing.T) {
 // failing writes fails as told: after so many writes, with or without the bytes
 // having reached the file, or at the next sync.
 type failing struct {
-	*os.File
+	file
 	writes  *int
 	torn    bool
 	syncErr *error
@@ -313,16 +517,16 @@ func (f failing) Write(b []byte) (int, error) {
 	*f.writes--
 	if *f.writes == 0 {
 		if f.torn {
-			n, _ := f.File.Write(b[:len(b)/2])
+			n, _ := f.file.Write(b[:len(b)/2])
 			return n, io.ErrShortWrite
 		}
-		f.File.Write(b)
+		f.file.Write(b)
 		return 0, errors.New("input/output error")
 	}
-	return f.File.Write(b)
+	return f.file.Write(b)
 }
 
-func (f failing) Sync() error { return errors.Join(*f.syncErr, f.File.Sync()) }
+func (f failing) Sync() error { return errors.Join(*f.syncErr, f.file.Sync()) }
 
 // A disk that fails at any write loses no entry that was acknowledged, and doubles none.
 func TestFailedWriteMovesToANewSegment(t *testing.T) {
@@ -337,7 +541,7 @@ func TestFailedWriteMovesToANewSegment(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return failing{f.(*os.File), &writes, torn, &noErr}, nil
+				return failing{f, &writes, torn, &noErr}, nil
 			}
 			want := map[string]bool{}
 			for i := range 6 {
@@ -381,7 +585,7 @@ func TestFullDisk(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return &filling{failing{f.(*os.File), &writes, false, &noErr}, &full}, nil
+			return &filling{failing{f, &writes, false, &noErr}, &full}, nil
 		}
 		for _, id := range []string{"known", "under way"} {
 			if _, err := j.Open(call(id)); err != nil {
@@ -437,7 +641,7 @@ func (f *filling) Write(b []byte) (int, error) {
 	if *f.full {
 		return 0, errors.New("no space left on device")
 	}
-	return f.File.Write(b)
+	return f.file.Write(b)
 }
 
 // readAllowingTwins reads like read. A write that reached the file though it was
@@ -484,7 +688,7 @@ func TestFailedSyncIsTold(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		return failing{f.(*os.File), &writes, false, &syncErr}, nil
+		return failing{f, &writes, false, &syncErr}, nil
 	}
 	if err := j.Close(t.Context(), call("before")); err != nil {
 		t.Fatal(err)
@@ -536,6 +740,7 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Add(seed)
 	f.Add([]byte(magic))
+	f.Add([]byte(magic + "\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Add([]byte(magic + "\xff\xff\xff\x7f0000"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := NewReader(strings.NewReader(string(b)))

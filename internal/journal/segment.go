@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -86,7 +87,7 @@ func list(dir, suffix string) ([]string, error) {
 }
 
 // ErrTorn ends a segment that stops in the middle of a record: what a process that
-// died while writing leaves behind.
+// died while writing leaves behind. Zeros may follow.
 var ErrTorn = errors.New("segment ends in the middle of a record")
 
 // ErrDamaged is a record whose checksum does not match, or a footer that does not
@@ -109,6 +110,9 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, fmt.Errorf("read segment header: %w", ErrTorn)
 	}
+	if string(head) != magic && strings.HasPrefix(magic, string(bytes.TrimRight(head, "\x00"))) {
+		return nil, fmt.Errorf("read segment header: %w", ErrTorn)
+	}
 	if string(head) != magic {
 		return nil, fmt.Errorf("read segment header: %q is not a journal segment of a version this program knows: %w", head, ErrDamaged)
 	}
@@ -124,10 +128,10 @@ func (r *Reader) Offset() int64 { return r.offset - int64(len(r.buf)) - recordHe
 func (r *Reader) Sealed() bool { return r.sealed }
 
 // Next is the next entry. It ends with io.EOF at the footer, or at the end of a live
-// segment whose last record is whole; with ErrTorn in the middle of a record; with
-// ErrDamaged where nothing after can be trusted. An entry that is whole but is not
-// an entry this program understands is returned as an *EntryError, and reading may
-// go on.
+// segment whose last record is whole, which zeros may follow; with ErrTorn in the middle
+// of a record; with ErrDamaged where nothing after can be trusted. An entry that is whole
+// but is not an entry this program understands is returned as an *EntryError, and reading
+// may go on.
 func (r *Reader) Next() (waybill.Entry, error) {
 	payload, footer, err := r.record()
 	if err != nil {
@@ -165,6 +169,8 @@ func (r *Reader) record() (payload []byte, isFooter bool, err error) {
 	switch n, err := io.ReadFull(r.r, head[:]); {
 	case err == io.EOF && n == 0:
 		return nil, false, io.EOF
+	case head == [recordHead]byte{} && (err == nil || err == io.ErrUnexpectedEOF): // no record is empty
+		return nil, false, r.rest()
 	case err == io.ErrUnexpectedEOF:
 		return nil, false, ErrTorn
 	case err != nil:
@@ -198,4 +204,22 @@ func (r *Reader) record() (payload []byte, isFooter bool, err error) {
 	r.offset += recordHead + int64(length)
 	r.count++
 	return r.buf, false, nil
+}
+
+// rest is what follows where no record begins: io.EOF if it is zeros, which is what a live
+// segment has been allocated ahead, and else ErrTorn, since a head is written last.
+func (r *Reader) rest() error {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := r.r.Read(buf)
+		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
+			return ErrTorn
+		}
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		if err != nil {
+			return fmt.Errorf("read segment: %w", err)
+		}
+	}
 }
