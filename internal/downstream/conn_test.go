@@ -477,3 +477,61 @@ func TestOneConnectionEnds(t *testing.T) {
 		})
 	}
 }
+
+// A deadline does for another where it leaves nearly its time, and never where it is later,
+// or over.
+func TestDeadlineServes(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	for _, tt := range []struct {
+		has, wanted time.Time
+		want        bool
+	}{
+		{time.Time{}, time.Time{}, true},
+		{time.Time{}, at(time.Hour), false},
+		{at(time.Hour), time.Time{}, false},
+		{at(-time.Hour), time.Time{}, false},
+		{at(time.Hour), at(time.Hour), true},
+		{at(50 * time.Minute), at(time.Hour), true},
+		{at(40 * time.Minute), at(time.Hour), false},
+		{at(time.Hour + 1), at(time.Hour), false},
+		{at(-1), at(time.Hour), false},
+		{at(-1), at(time.Millisecond), false},
+		{at(-2 * time.Hour), at(-time.Hour), false},
+		{at(-time.Hour), at(-2 * time.Hour), false},
+	} {
+		if got := serves(tt.has, tt.wanted); got != tt.want {
+			t.Errorf("%v for %v: %t", tt.has.Sub(now), tt.wanted.Sub(now), got)
+		}
+	}
+}
+
+// A deadline that has passed while nobody read or wrote hinders nobody who has another, or
+// none.
+func TestDeadlinesThatHavePassed(t *testing.T) {
+	for _, next := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		caller, raw := tcpPair(t)
+		c := newConn(begunServer(nil), raw)
+		skipWhereLibraryServesAll(t, c)
+		past := time.Now().Add(-time.Second)
+		if _, err := io.WriteString(caller, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		c.readBy(past)
+		if err := c.fill(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a read after its time: %v", err)
+		}
+		c.readBy(next)
+		if err := c.fill(); err != nil || string((*c.in)[c.read:c.write]) != "hello" {
+			t.Errorf("a read with time until %v: %v", next, err)
+		}
+		c.writeBy(past)
+		if _, err := raw.Write([]byte("hello")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a write after its time: %v", err)
+		}
+		c.writeBy(next)
+		if _, err := raw.Write([]byte("hello")); err != nil {
+			t.Errorf("a write with time until %v: %v", next, err)
+		}
+	}
+}
