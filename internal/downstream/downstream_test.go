@@ -804,3 +804,31 @@ func (p *pipes) Accept() (net.Conn, error) {
 }
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
+
+// A handler's panic is an error in the log, whoever has read the request, and nothing is
+// where a handler aborts.
+func TestPanicsAreTold(t *testing.T) {
+	var log bytes.Buffer // written by a connection that has ended when it is read
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &downstream.Server{Handler: http.HandlerFunc(answer), Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	over := make(chan error)
+	go func() { over <- s.Serve(l) }()
+	for _, path := range []string{"/panic", "/abort"} {
+		for _, text := range []string{post(path, "a"), "POST " + path + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+			c := dial(t, l.Addr().String())
+			say(t, c, text)
+			_, _ = io.ReadAll(c) // it ends
+		}
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-over
+	s.Close()
+	if got := log.String(); strings.Count(got, "level=ERROR") != 2 || strings.Count(got, "a handler's fault") != 2 || !strings.Contains(got, "downstream_test.go") {
+		t.Errorf("the log is %s", got)
+	}
+}
