@@ -21,14 +21,20 @@ func (cn *conn) call(r *http.Request, o *out) (*http.Response, error) {
 		w.unwatch = context.AfterFunc(ctx, cn.cut)
 	}
 	cn.left = maxHead
-	if err := w.send(o); err != nil {
+	err := ctx.Err() // it may have ended in the dial
+	if err != nil {
+		err = notSent{err}
+	} else {
+		err = w.send(o)
+	}
+	if err != nil {
 		w.end(false)
-		return nil, w.cause(err)
+		return nil, cause(ctx, err)
 	}
 	answer, err := w.answered(r)
 	if err != nil {
 		w.end(false)
-		return nil, w.cause(err)
+		return nil, cause(ctx, err)
 	}
 	return answer, nil
 }
@@ -70,7 +76,7 @@ type way struct {
 	body     io.Reader     // where net/http has read the head; else nil
 	err      error         // of an earlier Read
 	reusable bool
-	sent     chan error // of a body that is sent while the answer may come already; else nil
+	sent     chan error // how sending ended, where it goes on beside or has failed; else nil
 	once     sync.Once
 	closed   atomic.Bool // by Close
 
@@ -79,41 +85,48 @@ type way struct {
 	deadline bool
 }
 
-// inline is what is sent before anything is read: the kernels on the way hold as much.
+// inline is how long a body is sent before anything is read: the kernels on the way hold
+// as much.
 const inline = 32 << 10
 
-// send sends the request. A large one is sent beside: AWS may answer, and stop reading,
-// before it has all.
+// send sends the request. A large body is sent beside: AWS may answer, and stop reading,
+// before it has all. Only where nothing has left is there an error here; else AWS may have
+// said something, and that is the answer.
 func (w *way) send(o *out) error {
-	if o.size() > inline {
+	n, err := w.cn.Write(o.head)
+	if err != nil && n == 0 { // of TLS, not one record
+		return notSent{fmt.Errorf("send the request: %w", err)}
+	}
+	if err == nil && len(o.body) > inline {
 		w.sent = make(chan error, 1)
 		o.hold()
 		go func() {
 			defer o.done()
-			_, err := o.writeTo(w.cn.Conn)
-			o.body = nil
-			closeBody(w.request)
-			if err != nil { // what AWS said before it stopped reading is there by now
-				w.await(time.Second)
-			} else {
-				w.await(w.cn.client.HeaderTimeout)
-			}
-			w.sent <- err
+			w.sent <- w.rest(o, nil)
 		}()
 		return nil
 	}
-	n, err := o.writeTo(w.cn.Conn)
-	if err != nil {
-		if n == 0 && w.ctx.Err() == nil {
-			return fmt.Errorf("%w: %w", errUnused, err)
-		}
-		closeBody(w.request)
-		return fmt.Errorf("send the request: %w", err)
+	if err = w.rest(o, err); err != nil {
+		w.sent = make(chan error, 1)
+		w.sent <- err
+	}
+	return nil
+}
+
+// rest sends what has not left with the head, unless that has failed, and sets the time
+// for the answer.
+func (w *way) rest(o *out, err error) error {
+	if err == nil && len(o.body) > 0 {
+		_, err = w.cn.Write(o.body)
 	}
 	o.body = nil // prompts are long, and so is the wait for an answer
 	closeBody(w.request)
-	w.await(w.cn.client.HeaderTimeout)
-	return nil
+	if err != nil { // what AWS said before it stopped reading is there by now
+		w.await(time.Second)
+	} else {
+		w.await(w.cn.client.HeaderTimeout)
+	}
+	return err
 }
 
 // await sets the time within which the head must come, if it is not there already.
@@ -179,14 +192,6 @@ func (w *way) noHead(err error) error {
 	return fmt.Errorf("read the answer: %w", err)
 }
 
-// cause is the reason why the context has ended, where it is that which broke the call.
-func (w *way) cause(err error) error {
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
-	}
-	return err
-}
-
 // Wait waits until something of the body has come, or nothing can come any more, which
 // Read tells. Whoever reads a stream needs no buffer meanwhile.
 func (w *way) Wait() {
@@ -236,13 +241,13 @@ func (w *way) ends(err error) error {
 	switch {
 	case errors.Is(err, errRest):
 		w.reusable = false
-		fallthrough
-	case errors.Is(err, io.EOF):
 		w.end(true)
 		err = io.EOF
+	case err == io.EOF: //nolint:errorlint // what wraps it is no end
+		w.end(true)
 	default:
 		w.end(false)
-		err = w.cause(err)
+		err = cause(w.ctx, err)
 	}
 	w.err = err
 	return err
@@ -317,5 +322,6 @@ func (w *way) wasSent(wait bool) bool {
 		}
 	}
 	w.cn.Close()
-	return <-w.sent == nil
+	<-w.sent //nolint:errcheck // whatever it says, the connection is closed
+	return false
 }

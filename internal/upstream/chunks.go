@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -191,4 +190,4 @@ func (c *chunks) readTrailer(trailer *http.Header) error {
 
 // errRest is io.EOF where more has come than the answer, so that the connection cannot
 // be used again.
-var errRest = fmt.Errorf("more than the answer: %w", io.EOF)
+var errRest = errors.New("more than the answer")

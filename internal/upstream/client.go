@@ -48,10 +48,6 @@ type address struct {
 	scheme, host string
 }
 
-// errUnused is the failure of a call of which no byte has left, on a connection that was
-// kept: AWS has closed it meanwhile.
-var errUnused = errors.New("the connection was closed by AWS while it was not used")
-
 // A notSent error is that of a call of which nothing that AWS could act on has left.
 type notSent struct{ error }
 
@@ -59,6 +55,22 @@ func (e notSent) Unwrap() error { return e.error }
 
 // NotSent tells so: whoever made the call knows that it has cost nothing.
 func (e notSent) NotSent() bool { return true }
+
+func isNotSent(err error) bool {
+	_, is := errors.AsType[notSent](err)
+	return is
+}
+
+// cause is the reason why the context has ended, where it is that which broke the call.
+func cause(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		return err
+	case isNotSent(err):
+		return notSent{context.Cause(ctx)}
+	}
+	return context.Cause(ctx)
+}
 
 // RoundTrip makes one call. Its errors are those of the network, and of the context that
 // ended it.
@@ -68,7 +80,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if r.Context().Err() != nil {
 		closeBody(r)
-		return nil, context.Cause(r.Context())
+		return nil, notSent{context.Cause(r.Context())}
 	}
 	to := address{r.URL.Scheme, r.URL.Host}
 	cn := c.kept(to)
@@ -82,7 +94,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 			c.keep(cn)
 		}
 		closeBody(r)
-		return nil, err
+		return nil, notSent{err}
 	}
 	for {
 		kept := cn != nil
@@ -90,17 +102,14 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 			var err error
 			if cn, err = c.dial(r.Context(), r.URL, to); err != nil {
 				closeBody(r)
-				return nil, notSent{err}
+				return nil, cause(r.Context(), notSent{err})
 			}
 		}
 		answer, err := cn.call(r, o)
-		if err != nil && errors.Is(err, errUnused) {
-			if kept { // the pool has one connection less
-				if r.Context().Err() == nil {
-					cn = c.kept(to)
-					continue
-				}
-				err = context.Cause(r.Context())
+		if isNotSent(err) {
+			if kept && r.Context().Err() == nil { // AWS has closed it meanwhile; there is one less
+				cn = c.kept(to)
+				continue
 			}
 			closeBody(r)
 		}
@@ -112,7 +121,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 func (c *Client) other(r *http.Request) (*http.Response, error) {
 	if c.Others == nil {
 		closeBody(r)
-		return nil, fmt.Errorf("%s %s: this client has no way to make the call", r.Method, r.URL.Redacted())
+		return nil, notSent{fmt.Errorf("%s %s: this client has no way to make the call", r.Method, r.URL.Redacted())}
 	}
 	return c.Others.RoundTrip(r)
 }
@@ -179,6 +188,14 @@ func (c *Client) pop(to address) *conn {
 
 // keep puts a connection back that is between two calls.
 func (c *Client) keep(cn *conn) {
+	if !c.put(cn) {
+		cn.Close()
+	}
+}
+
+// put does so unless there are enough. No connection is closed under the lock: TLS says
+// goodbye first, which can take its time.
+func (c *Client) put(cn *conn) bool {
 	most := c.MaxIdle
 	if most <= 0 {
 		most = 2048
@@ -187,8 +204,7 @@ func (c *Client) keep(cn *conn) {
 	defer c.mu.Unlock()
 	list := c.idle[cn.to]
 	if len(list) >= most {
-		cn.Close()
-		return
+		return false
 	}
 	if c.idle == nil {
 		c.idle = make(map[address][]*conn)
@@ -199,19 +215,27 @@ func (c *Client) keep(cn *conn) {
 		c.sweeping = true
 		time.AfterFunc(c.idleTimeout(), c.sweep)
 	}
+	return true
 }
 
 // sweep closes what was idle for too long.
 func (c *Client) sweep() {
-	limit := time.Now().Add(-c.idleTimeout())
+	for _, cn := range c.expired(time.Now().Add(-c.idleTimeout())) {
+		cn.Close()
+	}
+}
+
+// expired takes out what was put back before the limit.
+func (c *Client) expired(limit time.Time) []*conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var all []*conn
 	for to, list := range c.idle {
 		n := 0
 		for n < len(list) && !list[n].since.After(limit) {
-			list[n].Close()
 			n++
 		}
+		all = append(all, list[:n]...)
 		if list = append(list[:0:0], list[n:]...); len(list) == 0 {
 			delete(c.idle, to)
 		} else {
@@ -221,18 +245,20 @@ func (c *Client) sweep() {
 	if c.sweeping = len(c.idle) > 0; c.sweeping {
 		time.AfterFunc(max(c.idleTimeout()/4, time.Millisecond), c.sweep)
 	}
+	return all
 }
 
 // CloseIdleConnections closes every connection that is between two calls.
 func (c *Client) CloseIdleConnections() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, list := range c.idle {
+	idle := c.idle
+	c.idle = nil
+	c.mu.Unlock()
+	for _, list := range idle {
 		for _, cn := range list {
 			cn.Close()
 		}
 	}
-	clear(c.idle)
 	if t, ok := c.Others.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}

@@ -68,9 +68,7 @@ func (cn *conn) receive(p []byte) (int, error) {
 		if !errors.Is(err, errNothing) {
 			return 0, err
 		}
-		if err := cn.wire.wait(); err != nil {
-			return 0, err
-		}
+		_ = cn.wire.wait() // TLS hears of it, and knows what it means
 	}
 }
 
@@ -85,13 +83,15 @@ func (cn *conn) fill() error {
 				return err
 			}
 		}
-		if err := cn.wire.wait(); err != nil {
+		err := cn.wire.wait()
+		if cn.secure {
+			continue // TLS hears of it, and knows what it means: in a record nothing ends
+		}
+		if err != nil {
 			return err
 		}
-		if !cn.secure {
-			cn.block, cn.pending = cn.wire.block, cn.wire.got
-			cn.wire.block, cn.wire.got = nil, nil
-		}
+		cn.block, cn.pending = cn.wire.block, cn.wire.got
+		cn.wire.block, cn.wire.got = nil, nil
 	}
 	return nil
 }

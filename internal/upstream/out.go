@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,8 +35,6 @@ func (o *out) done() {
 
 // hold keeps it beyond the call of done by the one who took it.
 func (o *out) hold() { o.held.Add(1) }
-
-func (o *out) size() int { return len(o.head) + len(o.body) }
 
 // together is up to which size a body is copied behind its head, to leave in one piece.
 const together = 16 << 10
@@ -143,14 +140,4 @@ func (c *catcher) Write(p []byte) (int, error) {
 		c.b = append(c.b, p...)
 	}
 	return len(p), nil
-}
-
-// writeTo sends it, and says how much of it has left.
-func (o *out) writeTo(w net.Conn) (int64, error) {
-	if len(o.body) == 0 {
-		n, err := w.Write(o.head)
-		return int64(n), err
-	}
-	pieces := net.Buffers{o.head, o.body}
-	return pieces.WriteTo(w)
 }

@@ -24,6 +24,7 @@ type wire struct {
 	block   *block
 	got     []byte // of the block, and not read
 	failed  error  // of receive, or look
+	broken  error  // of wait: it is told for ever, while the kernel tells it once
 	full    bool   // the last time more came than was asked for, or as much
 	patient bool   // Read waits
 }
@@ -45,6 +46,9 @@ func (w *wire) Read(p []byte) (int, error) {
 		n := copy(p, w.got)
 		w.used(n)
 		return n, nil
+	}
+	if w.broken != nil {
+		return 0, w.broken
 	}
 	if !w.patient && !w.full {
 		return 0, errNothing
@@ -69,9 +73,9 @@ func (w *wire) wait() error {
 	}
 	w.failed = nil
 	if err := w.raw.Read(w.receive); err != nil || w.failed != nil {
-		return w.failure(err)
+		w.broken = w.failure(err)
 	}
-	return nil
+	return w.broken
 }
 
 // failure is how a Read would have failed.
