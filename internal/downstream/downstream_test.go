@@ -616,20 +616,40 @@ func TestCallerLeaves(t *testing.T) {
 	}
 }
 
-// Without anybody asking, a call whose caller leaves is ended too.
+// Without anybody asking, a call whose caller leaves is ended too, in whatever way it does.
+// One that ends its side alone counts as gone, as with net/http, and hears its answer.
 func TestCallerIsMissed(t *testing.T) {
 	came, over := make(chan bool), make(chan error)
-	address := serve(t, &downstream.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		came <- true
 		<-r.Context().Done()
+		io.WriteString(w, "answered")
 		over <- r.Context().Err()
-	})})
-	c := dial(t, address)
-	say(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-came
-	c.Close()
-	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	})
+	library := httptest.NewServer(handler)
+	t.Cleanup(library.Close)
+	for server, address := range map[string]string{"here": serve(t, &downstream.Server{Handler: handler}), "net/http": library.Listener.Addr().String()} {
+		for way, leave := range map[string]func(*net.TCPConn) error{
+			"close": (*net.TCPConn).Close,
+			"reset": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+			"half":  (*net.TCPConn).CloseWrite,
+		} {
+			c := dial(t, address)
+			say(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			<-came
+			if err := leave(c.(*net.TCPConn)); err != nil {
+				t.Error(err)
+			}
+			if err := <-over; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, %s: %v", server, way, err)
+			}
+			if way != "half" {
+				continue
+			}
+			if all := hearAll(c); len(all) != 1 || all[0].body != "answered" {
+				t.Errorf("%s, %s: %v", server, way, all)
+			}
+		}
 	}
 }
 
