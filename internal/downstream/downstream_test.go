@@ -385,6 +385,17 @@ func TestOthersAreLeftToTheLibrary(t *testing.T) {
 	}
 }
 
+// Whoever ends lines in another way, or speaks an older version, is answered without having
+// to send more.
+func TestOthersNeedNotSayMore(t *testing.T) {
+	here, library := both(t)
+	for _, text := range []string{"GET /close HTTP/1.1\nHost: a\n\n", "GET /close HTTP/1.1\r\nHost: a\r\n\n", "GET /close HTTP/1.1\r\nHost: a\n\r\n", "GET /close?of=an+old+kind\r\n", "GET /close HTML/9.9\r\n"} {
+		for cut := range len(text) {
+			sameAnswers(t, here, library, text, cut)
+		}
+	}
+}
+
 // Heads that just fit the buffer, and that just do not, are read alike wherever they are cut.
 func TestHeadsAboutTheSizeOfTheBuffer(t *testing.T) {
 	here, library := both(t)
