@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -58,8 +56,8 @@ var ins = sync.Pool{New: func() any { b := make([]byte, inSize); return &b }}
 // no other.
 func (c *conn) serve() (handed bool) {
 	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
-			c.server.log().Error("a connection has panicked, its handler as a rule", "from", c.remote, "what", fmt.Sprint(v), "stack", string(debug.Stack()))
+		if v := recover(); v != nil {
+			c.server.panicked(c.remote, v)
 		}
 	}()
 	if c.tcp == nil {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
 	"slices"
@@ -252,9 +253,11 @@ func TestNothingIsWrittenAfterACall(t *testing.T) {
 // whole, what was begun is ended, and nothing is left, be it a goroutine or a descriptor.
 func TestManyCallersAndAnEnd(t *testing.T) {
 	open := func() int { names, _ := os.ReadDir("/proc/self/fd"); return len(names) } // where there is none, none is missed
-	tcpPair(t)                                                                        // what the runtime opens for itself is open
+	pair := httptest.NewTLSServer(nil)
+	pair.Close()
+	tcpPair(t) // what the runtime opens for itself is open
 	goroutines, descriptors := runtime.NumGoroutine(), open()
-	for round := range 5 {
+	for round := range 6 {
 		var begun, ended atomic.Int64
 		enough := make(chan bool) // calls have begun
 		s := &Server{HeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -284,12 +287,16 @@ func TestManyCallersAndAnEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		secure := round%2 == 1
+		if secure {
+			s.TLS = &tls.Config{Certificates: pair.TLS.Certificates}
+		}
 		over := make(chan error, 1)
 		go func() { over <- s.Serve(l) }()
 		var callers sync.WaitGroup
 		for i := range 16 {
 			callers.Go(func() {
-				for random := rand.New(rand.NewPCG(uint64(round), uint64(i))); call(t, random, l.Addr().String()); {
+				for random := rand.New(rand.NewPCG(uint64(round), uint64(i))); call(t, random, l.Addr().String(), secure); {
 				}
 			})
 		}
@@ -316,13 +323,16 @@ func TestManyCallersAndAnEnd(t *testing.T) {
 }
 
 // call makes some calls on a connection of its own, and reports whether there was one.
-func call(t *testing.T, random *rand.Rand, address string) bool {
+func call(t *testing.T, random *rand.Rand, address string, secure bool) bool {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+	if secure {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
 	in := bufio.NewReader(c)
 	for range 1 + random.IntN(5) {
 		path := []string{"/whole", "/stream", "/cut"}[random.IntN(3)]
@@ -476,4 +486,162 @@ func TestOneConnectionEnds(t *testing.T) {
 			s.Close()
 		})
 	}
+}
+
+// A deadline does for another where it leaves nearly its time, and never where it is later,
+// or over.
+func TestDeadlineServes(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	for _, tt := range []struct {
+		has, wanted time.Time
+		want        bool
+	}{
+		{time.Time{}, time.Time{}, true},
+		{time.Time{}, at(time.Hour), false},
+		{at(time.Hour), time.Time{}, false},
+		{at(-time.Hour), time.Time{}, false},
+		{at(time.Hour), at(time.Hour), true},
+		{at(50 * time.Minute), at(time.Hour), true},
+		{at(40 * time.Minute), at(time.Hour), false},
+		{at(time.Hour + 1), at(time.Hour), false},
+		{at(-1), at(time.Hour), false},
+		{at(-1), at(time.Millisecond), false},
+		{at(-2 * time.Hour), at(-time.Hour), false},
+		{at(-time.Hour), at(-2 * time.Hour), false},
+	} {
+		if got := serves(tt.has, tt.wanted); got != tt.want {
+			t.Errorf("%v for %v: %t", tt.has.Sub(now), tt.wanted.Sub(now), got)
+		}
+	}
+}
+
+// A deadline that has passed while nobody read or wrote hinders nobody who has another, or
+// none.
+func TestDeadlinesThatHavePassed(t *testing.T) {
+	for _, next := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		caller, raw := tcpPair(t)
+		c := newConn(begunServer(nil), raw)
+		skipWhereLibraryServesAll(t, c)
+		past := time.Now().Add(-time.Second)
+		if _, err := io.WriteString(caller, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		c.readBy(past)
+		if err := c.fill(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a read after its time: %v", err)
+		}
+		c.readBy(next)
+		if err := c.fill(); err != nil || string((*c.in)[c.read:c.write]) != "hello" {
+			t.Errorf("a read with time until %v: %v", next, err)
+		}
+		c.writeBy(past)
+		if _, err := raw.Write([]byte("hello")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a write after its time: %v", err)
+		}
+		c.writeBy(next)
+		if _, err := raw.Write([]byte("hello")); err != nil {
+			t.Errorf("a write with time until %v: %v", next, err)
+		}
+	}
+}
+
+// A failing is a listener that fails after its first connection.
+type failing struct {
+	net.Listener
+	taken bool
+}
+
+var errListener = errors.New("the listener has failed")
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.taken {
+		return nil, errListener
+	}
+	f.taken = true
+	return f.Listener.Accept()
+}
+
+// Where the listener fails, calls under way end as they would, and whoever then ends the
+// server leaves nothing behind.
+func TestListenerFails(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	came, goOn := make(chan bool), make(chan bool)
+	s := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		came <- true
+		<-goOn
+		_, _ = io.WriteString(w, "answered")
+	})}
+	over := make(chan error)
+	go func() { over <- s.Serve(&failing{Listener: l}) }()
+	caller, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Close()
+	_ = caller.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+	_, _ = io.WriteString(caller, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-came
+	if err := <-over; !errors.Is(err, errListener) {
+		t.Errorf("Serve: %v", err)
+	}
+	close(goOn)
+	a, err := http.ReadResponse(bufio.NewReader(caller), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(a.Body); string(body) != "answered" || err != nil {
+		t.Errorf("%q, %v", body, err)
+	}
+	s.Close()
+	for range 2_000 {
+		if runtime.NumGoroutine() <= goroutines {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
+}
+
+// A server may be ended while it begins, by several at once.
+func TestEndsWhileItBegins(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
+	for range 200 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Server{Handler: http.NotFoundHandler()}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+				_, _ = io.WriteString(c, "PUT / HTTP/1.1\r\nHost: a\r\n\r\n")
+				_, _ = io.ReadAll(io.LimitReader(c, 1)) // an answer, or the end
+				c.Close()
+			}
+		})
+		all.Go(s.Close)
+		all.Go(func() {
+			if err := s.Shutdown(t.Context()); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		})
+		all.Wait()
+	}
+	for range 2_000 {
+		if runtime.NumGoroutine() <= goroutines {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,7 +215,20 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	if r.TLS == nil {
 		r.TLS, _ = r.Context().Value(tlsKey{}).(*tls.ConnectionState)
 	}
+	defer func() { // net/http would tell it among the noise of strangers
+		if v := recover(); v != nil {
+			s.panicked(r.RemoteAddr, v)
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	s.Handler.ServeHTTP(w, r)
+}
+
+// panicked tells of a panic. Its connection, or stream, ends.
+func (s *Server) panicked(from string, what any) {
+	if what != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
+		s.log().Error("a handler has panicked, or a handshake", "from", from, "what", fmt.Sprint(what), "stack", string(debug.Stack()))
+	}
 }
 
 // A handover is the listener by which net/http gets connections.

@@ -381,7 +381,7 @@ func TestWhoIsTakenForGoneSeesACut(t *testing.T) {
 		w := httptest.NewRecorder()
 		func() {
 			defer func() {
-				if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // that very value, as net/http documents
+				if v := recover(); v != http.ErrAbortHandler {
 					t.Errorf("%s: the answer has an end: %v", mode, v)
 				}
 			}()
