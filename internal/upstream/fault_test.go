@@ -898,3 +898,41 @@ func TestNothingIsSentTwice(t *testing.T) {
 		}
 	}
 }
+
+// Closing what is not used, be it asked for or by the clock, harms no call that is made
+// meanwhile.
+func TestClosingIdleDuringUse(t *testing.T) {
+	base, _ := peer(t, func(c net.Conn, in *bufio.Reader) {
+		for {
+			_, body, err := readRequest(in)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		}
+	})
+	c := &Client{IdleTimeout: 50 * time.Microsecond, MaxIdle: 2}
+	var callers sync.WaitGroup
+	for w := range 4 {
+		callers.Go(func() {
+			for i := range 50 {
+				body := fmt.Sprintf("call %d of %d", i, w)
+				a, err := c.RoundTrip(post(t, t.Context(), base, []byte(body)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, err := io.ReadAll(a.Body)
+				a.Body.Close()
+				if err != nil || string(got) != body {
+					t.Errorf("%q: %q, %v", body, got, err)
+				}
+				if i%5 == w {
+					c.CloseIdleConnections()
+				}
+			}
+		})
+	}
+	callers.Wait()
+	c.CloseIdleConnections()
+}
