@@ -301,8 +301,9 @@ func (a *answer) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// Gone reports whether the caller has left by now. The request's context says so too, but
-// up to half a second later.
+// Gone reports whether the caller has left by now: whether it has ended the connection, or
+// its side of it; over TLS, to say that one will (close_notify) is not enough. The request's
+// context says so too, but up to half a second later.
 func (a *answer) Gone() bool {
 	return a.ctx.Err() != nil || a.conn.look()
 }

@@ -606,3 +606,42 @@ func TestListenerFails(t *testing.T) {
 	}
 	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
 }
+
+// A server may be ended while it begins, by several at once.
+func TestEndsWhileItBegins(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
+	for range 200 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Server{Handler: http.NotFoundHandler()}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+				_, _ = io.WriteString(c, "PUT / HTTP/1.1\r\nHost: a\r\n\r\n")
+				_, _ = io.ReadAll(io.LimitReader(c, 1)) // an answer, or the end
+				c.Close()
+			}
+		})
+		all.Go(s.Close)
+		all.Go(func() {
+			if err := s.Shutdown(t.Context()); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		})
+		all.Wait()
+	}
+	for range 2_000 {
+		if runtime.NumGoroutine() <= goroutines {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
+}

@@ -385,6 +385,17 @@ func TestOthersAreLeftToTheLibrary(t *testing.T) {
 	}
 }
 
+// Whoever ends lines in another way, or speaks an older version, is answered without having
+// to send more.
+func TestOthersNeedNotSayMore(t *testing.T) {
+	here, library := both(t)
+	for _, text := range []string{"GET /close HTTP/1.1\nHost: a\n\n", "GET /close HTTP/1.1\r\nHost: a\r\n\n", "GET /close HTTP/1.1\r\nHost: a\n\r\n", "GET /close?of=an+old+kind\r\n", "GET /close HTML/9.9\r\n"} {
+		for cut := range len(text) {
+			sameAnswers(t, here, library, text, cut)
+		}
+	}
+}
+
 // Heads that just fit the buffer, and that just do not, are read alike wherever they are cut.
 func TestHeadsAboutTheSizeOfTheBuffer(t *testing.T) {
 	here, library := both(t)
@@ -616,20 +627,40 @@ func TestCallerLeaves(t *testing.T) {
 	}
 }
 
-// Without anybody asking, a call whose caller leaves is ended too.
+// Without anybody asking, a call whose caller leaves is ended too, in whatever way it does.
+// One that ends its side alone counts as gone, as with net/http, and hears its answer.
 func TestCallerIsMissed(t *testing.T) {
 	came, over := make(chan bool), make(chan error)
-	address := serve(t, &downstream.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		came <- true
 		<-r.Context().Done()
+		io.WriteString(w, "answered")
 		over <- r.Context().Err()
-	})})
-	c := dial(t, address)
-	say(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-came
-	c.Close()
-	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	})
+	library := httptest.NewServer(handler)
+	t.Cleanup(library.Close)
+	for server, address := range map[string]string{"here": serve(t, &downstream.Server{Handler: handler}), "net/http": library.Listener.Addr().String()} {
+		for way, leave := range map[string]func(*net.TCPConn) error{
+			"close": (*net.TCPConn).Close,
+			"reset": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+			"half":  (*net.TCPConn).CloseWrite,
+		} {
+			c := dial(t, address)
+			say(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			<-came
+			if err := leave(c.(*net.TCPConn)); err != nil {
+				t.Error(err)
+			}
+			if err := <-over; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, %s: %v", server, way, err)
+			}
+			if way != "half" {
+				continue
+			}
+			if all := hearAll(c); len(all) != 1 || all[0].body != "answered" {
+				t.Errorf("%s, %s: %v", server, way, all)
+			}
+		}
 	}
 }
 

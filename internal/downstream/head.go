@@ -24,7 +24,7 @@ func readHead(b []byte, r *http.Request) (n int, plain bool) {
 	}
 	n = bytes.Index(b, []byte("\r\n\r\n")) + 4
 	if n < 4 {
-		return 0, true
+		return 0, mayBecome(b)
 	}
 	text := string(b[:n-2]) // every line with its end; the strings of the request are cut from it
 	line, rest, _ := strings.Cut(text, "\r\n")
@@ -142,6 +142,14 @@ func begins(b []byte) bool {
 		}
 	}
 	return false
+}
+
+// mayBecome reports whether a head that has not come whole can still become plain. Where a
+// line ends otherwise, or the first says something else, it may be whole to net/http, or
+// wrong, and its caller wait for an answer.
+func mayBecome(b []byte) bool {
+	line, _, whole := bytes.Cut(b, []byte("\n"))
+	return !whole || bytes.HasSuffix(line, []byte(" HTTP/1.1\r")) && bytes.Count(b, []byte("\n")) == bytes.Count(b, []byte("\r\n"))
 }
 
 // preface is how HTTP/2 begins (RFC 9113, section 3.4).

@@ -103,7 +103,7 @@ func TestReadHeadInPieces(t *testing.T) {
 			t.Errorf("%q: %d, %t", plainHead[:i], n, plain)
 		}
 	}
-	for _, begin := range []string{"PRI", "PUT", "\r", "\x16\x03", "GET *", "POST h", "DELETE  /"} {
+	for _, begin := range []string{"PRI", "PUT", "\r", "\x16\x03", "GET *", "POST h", "DELETE  /", "GET /\r\n", "GET / HTTP/1.0\r\n", "GET / HTTP/1.1\n", "GET / HTTP/1.1\r\nHost: a\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"} {
 		if _, plain := readHead([]byte(begin), new(http.Request)); plain {
 			t.Errorf("%q may be plain", begin)
 		}
@@ -121,6 +121,11 @@ func sameAsLibrary(t *testing.T, b []byte) {
 	}
 	if !plain || n == 0 {
 		return
+	}
+	for i := range n {
+		if n, plain := readHead(b[:i], new(http.Request)); n != 0 || !plain {
+			t.Fatalf("%q is plain, but its beginning %q cannot become so", b[:n], b[:i])
+		}
 	}
 	in := bufio.NewReader(bytes.NewReader(b))
 	want, err := http.ReadRequest(in)
