@@ -317,6 +317,7 @@ func (c *Client) tlsFor(host string) *tls.Config {
 		config.ServerName = host
 	}
 	config.NextProtos = []string{"http/1.1"}
+	config.Renegotiation = tls.RenegotiateNever // it would wait for what it reads, and a wire does not
 	if config.ClientSessionCache == nil {
 		if c.sessions == nil {
 			c.sessions = tls.NewLRUClientSessionCache(maxHosts)

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,10 +232,21 @@ func TestEarlyAnswer(t *testing.T) {
 
 // A context that ends breaks off the call, and is the reason that the caller is told.
 func TestCancel(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { cancelled(t, false) })
+	t.Run("TLS", func(t *testing.T) { cancelled(t, true) })
+}
+
+func cancelled(t *testing.T, secure bool) {
+	served, trusted := certificate(t)
 	for _, when := range []string{"before the head", "in the body", "while sending"} {
 		t.Run(when, func(t *testing.T) {
-			reached := make(chan struct{})
+			reached, over, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			base, opened := peer(t, func(c net.Conn, in *bufio.Reader) {
+				defer close(ended)
+				if secure {
+					c = tls.Server(c, served)
+					in = bufio.NewReader(c)
+				}
 				if when == "while sending" {
 					http.ReadRequest(in)
 				} else {
@@ -245,11 +257,15 @@ func TestCancel(t *testing.T) {
 				}
 				reached <- struct{}{}
 				if when == "while sending" {
-					<-t.Context().Done()
+					<-over
 				}
 				io.Copy(io.Discard, in)
 			})
-			c := &Client{}
+			if secure {
+				base = "https" + strings.TrimPrefix(base, "http")
+			}
+			c := &Client{TLS: trusted}
+			before := runtime.NumGoroutine()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			left := errors.New("the caller left")
 			size := 2
@@ -262,9 +278,12 @@ func TestCancel(t *testing.T) {
 				_, err = io.ReadAll(a.Body)
 				a.Body.Close()
 			}
-			if !errors.Is(err, left) {
-				t.Errorf("%v", err)
+			if !errors.Is(err, left) || saysNotSent(err) {
+				t.Errorf("%v, not sent: %t", err, saysNotSent(err))
 			}
+			close(over)
+			<-ended // the connection
+			eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if len(c.idle) > 0 || opened.Load() != 1 {
@@ -276,9 +295,19 @@ func TestCancel(t *testing.T) {
 
 // An answer that does not begin in time is given up; one that has begun may take longer.
 func TestHeaderTimeout(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { headerTimeout(t, false) })
+	t.Run("TLS", func(t *testing.T) { headerTimeout(t, true) })
+}
+
+func headerTimeout(t *testing.T, secure bool) {
+	served, trusted := certificate(t)
 	for _, size := range []int{2, 100 << 10} {
 		release := make(chan struct{})
 		base, _ := peer(t, func(c net.Conn, in *bufio.Reader) {
+			if secure {
+				c = tls.Server(c, served)
+				in = bufio.NewReader(c)
+			}
 			r, _, err := readRequest(in)
 			if err != nil {
 				return
@@ -290,7 +319,10 @@ func TestHeaderTimeout(t *testing.T) {
 			}
 			io.Copy(io.Discard, in)
 		})
-		c := &Client{HeaderTimeout: 30 * time.Millisecond}
+		if secure {
+			base = "https" + strings.TrimPrefix(base, "http")
+		}
+		c := &Client{HeaderTimeout: 30 * time.Millisecond, TLS: trusted}
 		t.Cleanup(c.CloseIdleConnections)
 		if a, err := c.RoundTrip(post(t, t.Context(), base, make([]byte, size))); err == nil {
 			a.Body.Close()

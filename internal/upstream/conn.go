@@ -68,7 +68,10 @@ func (cn *conn) receive(p []byte) (int, error) {
 		if !errors.Is(err, errNothing) {
 			return 0, err
 		}
-		_ = cn.wire.wait() // TLS hears of it, and knows what it means
+		if cn.wire.broken != nil {
+			return 0, cn.wire.broken
+		}
+		cn.wire.wait()
 	}
 }
 
@@ -83,15 +86,13 @@ func (cn *conn) fill() error {
 				return err
 			}
 		}
-		err := cn.wire.wait()
-		if cn.secure {
-			continue // TLS hears of it, and knows what it means: in a record nothing ends
+		if cn.wire.broken != nil { // TLS has heard of it first: in a record nothing ends
+			return cn.wire.broken
 		}
-		if err != nil {
-			return err
+		if cn.wire.wait(); !cn.secure {
+			cn.block, cn.pending = cn.wire.block, cn.wire.got
+			cn.wire.block, cn.wire.got = nil, nil
 		}
-		cn.block, cn.pending = cn.wire.block, cn.wire.got
-		cn.wire.block, cn.wire.got = nil, nil
 	}
 	return nil
 }

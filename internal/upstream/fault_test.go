@@ -825,6 +825,15 @@ func TestHostsHaveTheirNames(t *testing.T) {
 	}
 }
 
+// A configuration that lets the other side begin a handshake anew cannot be followed: it
+// would be waited for on a wire that does not wait.
+func TestNoRenegotiation(t *testing.T) {
+	c := &Client{TLS: &tls.Config{Renegotiation: tls.RenegotiateFreelyAsClient}}
+	if got := c.tlsFor("aws.example").Renegotiation; got != tls.RenegotiateNever {
+		t.Errorf("%v", got)
+	}
+}
+
 // Of all that goes wrong, nothing makes a call leave twice; what is said not to have been
 // sent has not.
 func TestNothingIsSentTwice(t *testing.T) {

@@ -19,6 +19,7 @@ type script struct {
 	net.Conn
 	said   []byte
 	pieces []byte
+	first  int // the size of the first piece, where it is set
 	n      int
 }
 
@@ -27,6 +28,9 @@ func (s *script) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	size := len(s.said)
+	if s.first > 0 {
+		size, s.first = min(size, s.first), 0
+	}
 	if len(s.pieces) > 0 {
 		if piece := int(s.pieces[s.n%len(s.pieces)]) * 8; piece > 0 { // zero is all
 			size = min(size, piece)
@@ -334,6 +338,28 @@ func TestAnswersAreThoseOfNetHTTP(t *testing.T) {
 	}
 	for _, coded := range codings {
 		try(plainHead+"Transfer-Encoding: chunked\r\n\r\n"+coded, true)
+	}
+}
+
+// Wherever a chunked body is split, it is the same.
+func TestSplitChunks(t *testing.T) {
+	const head = plainHead + "Transfer-Encoding: chunked\r\n\r\n"
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://aws.example/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, coded := range codings {
+		if len(coded) > 200 {
+			continue
+		}
+		theirs := byNetHTTP(&script{said: []byte(head + coded)}, r, 512)
+		for at := range len(coded) {
+			for _, room := range []int{1, 2, 512} {
+				if d := theirs.differs(byUs(&script{said: []byte(head + coded), first: len(head) + at}, r, room)); d != "" {
+					t.Errorf("%q split at %d, room %d: %s", coded, at, room, d)
+				}
+			}
+		}
 	}
 }
 

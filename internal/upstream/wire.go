@@ -24,7 +24,7 @@ type wire struct {
 	block   *block
 	got     []byte // of the block, and not read
 	failed  error  // of receive, or look
-	broken  error  // of wait: it is told for ever, while the kernel tells it once
+	broken  error  // of wait: it is told from then on, where the kernel tells it once
 	full    bool   // the last time more came than was asked for, or as much
 	patient bool   // Read waits
 }
@@ -66,16 +66,16 @@ func (w *wire) used(n int) {
 	}
 }
 
-// wait waits until something is received.
-func (w *wire) wait() error {
+// wait waits until something is received, or the wire is broken.
+func (w *wire) wait() {
 	if w.raw == nil {
-		return w.read()
+		w.read()
+		return
 	}
 	w.failed = nil
 	if err := w.raw.Read(w.receive); err != nil || w.failed != nil {
 		w.broken = w.failure(err)
 	}
-	return w.broken
 }
 
 // failure is how a Read would have failed.
@@ -93,13 +93,13 @@ func (w *wire) failure(err error) error {
 }
 
 // read is wait for a socket that cannot be asked whether it has something.
-func (w *wire) read() error {
+func (w *wire) read() {
 	b := blocks.Get().(*block)
 	n, err := w.Conn.Read(b[:])
 	if n == 0 {
 		blocks.Put(b)
-		return err
+		w.broken = err
+		return
 	}
-	w.block, w.got, w.full = b, b[:n], n == len(b)
-	return nil // it is told again
+	w.block, w.got, w.full = b, b[:n], n == len(b) // an error is told again
 }
