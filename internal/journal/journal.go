@@ -391,13 +391,15 @@ func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
 
 // Under load there is a rest between two syncs, so that one serves more calls: it costs as
 // much processor time as all else that the journal does for ten of them. Load is that others
-// will wait soon, or that a crowd does.
+// will wait soon, or that a crowd does; where each entry is waited for, a crowd is no load.
 const (
 	syncApart = 2 * time.Millisecond
 	crowd     = 4
 )
 
-func (j *Journal) mayRest(s *segment) bool { return s.waiting < len(j.open) || s.waiting >= crowd }
+func (j *Journal) mayRest(s *segment) bool {
+	return s.waiting < len(j.open) || s.waiting >= crowd && !j.config.SyncEvery
+}
 
 func (j *Journal) rouse() {
 	select {
