@@ -48,7 +48,15 @@ func (c *conn) receiver() func(fd uintptr) bool {
 
 // hungUp reports whether the other side has closed the connection, or its half of it, be
 // there unread bytes before that or not.
-func hungUp(raw syscall.RawConn) bool { return shows(raw, unix.POLLRDHUP) }
+func hungUp(raw syscall.RawConn) bool {
+	quiet := false
+	err := raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = errors.Is(err, syscall.EAGAIN) // neither bytes nor an end: it costs half of what poll does
+	})
+	return err != nil || !quiet && shows(raw, unix.POLLRDHUP)
+}
 
 // arrived reports whether there is something to read, be it the end.
 func arrived(raw syscall.RawConn) bool { return shows(raw, unix.POLLIN) }

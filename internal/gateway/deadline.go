@@ -150,3 +150,12 @@ func (p *patientBody) Read(b []byte) (int, error) {
 	p.err = err
 	return n, err
 }
+
+// wait waits for what Read gives, where the body can do that for a reader without a buffer.
+func (p *patientBody) wait() {
+	if body, ok := p.ReadCloser.(interface{ Wait() }); ok && p.err == nil {
+		p.watchdog.await(p.idle, errIdle)
+		body.Wait()
+		p.watchdog.came()
+	}
+}

@@ -356,8 +356,11 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 		pool = &smallBuffers
 	}
 	pooled := pool.Get().(*[]byte)
-	defer pool.Put(pooled)
-	buf := *pooled
+	defer func() {
+		if pooled != nil {
+			pool.Put(pooled)
+		}
+	}()
 	var readErr error
 	closed := false
 	source := io.Reader(answer.Body)
@@ -396,6 +399,13 @@ func (c *call) pass(ctx context.Context, w http.ResponseWriter, answer *http.Res
 			readErr = errCut
 			break
 		}
+		if body, ok := source.(*patientBody); ok && left < 0 { // a stream's next event may be long in coming, too
+			pool.Put(pooled)
+			pooled = nil
+			body.wait()
+			pooled = pool.Get().(*[]byte)
+		}
+		buf := *pooled
 		n, err := source.Read(buf)
 		if n > 0 {
 			if c.record.TimeToFirstByte == 0 {

@@ -431,16 +431,14 @@ func (c *call) findRoute(r *http.Request) error {
 		path = "/" + rest
 	}
 	endpoint := waybill.Runtime
-	host := strings.Split(r.Host, ".")
-	if host[0] == string(waybill.Mantle) || strings.HasPrefix(path, "/v1/") {
+	service, rest, _ := strings.Cut(r.Host, ".")
+	if service == string(waybill.Mantle) || strings.HasPrefix(path, "/v1/") {
 		endpoint = waybill.Mantle
 	}
 	c.record.Endpoint, c.record.Region = endpoint, c.config.DefaultRegion
-	if len(host) > 2 && (host[0] == string(waybill.Runtime) || host[0] == string(waybill.Mantle)) {
-		for _, region := range c.config.Regions {
-			if region == host[1] {
-				c.record.Region = region
-			}
+	if named, _, more := strings.Cut(rest, "."); more && (service == string(waybill.Runtime) || service == string(waybill.Mantle)) {
+		if i := slices.Index(c.config.Regions, named); i >= 0 {
+			c.record.Region = c.config.Regions[i]
 		}
 	}
 	var err error
@@ -601,10 +599,15 @@ func (c *call) chooseRole() error {
 
 // accountOf is the account of a role.
 func accountOf(arn string) string {
-	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
-		return parts[4]
+	account := arn
+	for range 4 {
+		_, account, _ = strings.Cut(account, ":")
 	}
-	return ""
+	account, _, ok := strings.Cut(account, ":")
+	if !ok {
+		return ""
+	}
+	return account
 }
 
 // without takes one out of a list with commas.

@@ -364,7 +364,7 @@ func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
 		return nil
 	}
 	s.waiting++
-	if !s.resting || s.waiting >= len(j.open) {
+	if !s.resting || !j.mayRest(s) {
 		j.rouse()
 	}
 	j.mu.Unlock()
@@ -389,9 +389,17 @@ func (j *Journal) wait(ctx context.Context, s *segment, end int64) error {
 	return nil
 }
 
-// syncApart is the rest between two syncs under load. A sync costs more processor time
-// than an entry does.
-const syncApart = time.Millisecond
+// Under load there is a rest between two syncs, so that one serves more calls: it costs as
+// much processor time as all else that the journal does for ten of them. Load is that others
+// will wait soon, or that a crowd does; where each entry is waited for, a crowd is no load.
+const (
+	syncApart = 2 * time.Millisecond
+	crowd     = 4
+)
+
+func (j *Journal) mayRest(s *segment) bool {
+	return s.waiting < len(j.open) || s.waiting >= crowd && !j.config.SyncEvery
+}
 
 func (j *Journal) rouse() {
 	select {
@@ -436,7 +444,7 @@ func (j *Journal) syncOnce() time.Duration {
 		wait := j.config.SyncWithin - now.Sub(s.dirty)
 		if s.waiting > 0 {
 			wait = 0
-			if s.waiting < len(j.open) { // the others will wait soon: one sync then serves more of them
+			if j.mayRest(s) {
 				wait = syncApart - time.Since(s.rested)
 				s.resting = wait > 0
 			}
