@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-dev/waybill/internal/credential"
 	"github.com/waybill-dev/waybill/internal/fakeaws"
 	"github.com/waybill-dev/waybill/internal/gateway"
+	"github.com/waybill-dev/waybill/internal/upstream"
 )
 
 const (
@@ -431,4 +432,43 @@ func (s *stand) sign(t *testing.T, config credential.Config) {
 	sessions := credential.NewSessions(credential.NewSTS(aws.Config{Region: "us-east-1", Credentials: base}, s.aws), config)
 	t.Cleanup(sessions.Close)
 	s.gw.Signer, s.sessions = credential.NewSigner(sessions, base), sessions
+}
+
+// A call whose connection to AWS is never made costs nothing, be it that its caller leaves
+// meanwhile, or that its time is over: then it may be made again.
+func TestNothingHasLeft(t *testing.T) {
+	noGrowth(t)
+	for _, tt := range []struct {
+		name      string
+		firstByte time.Duration
+		leaves    bool
+		want      waybill.Outcome
+	}{
+		{"the caller leaves", time.Hour, true, waybill.Abandoned},
+		{"the caller waits", 50 * time.Millisecond, false, waybill.Failed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dialing := make(chan bool)
+			s := newStand(t, func(_ *fakeaws.Config, g *gateway.Config) {
+				g.Drain = gateway.Cut
+				g.Timeouts.FirstByte = map[waybill.Endpoint]time.Duration{waybill.Runtime: tt.firstByte}
+			})
+			s.gw.Client = &upstream.Client{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				dialing <- true
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}}
+			conn := s.start(t, "a", answerPath, hello, "Connection: close\r\n")
+			<-dialing
+			if tt.leaves {
+				conn.Close()
+			} else if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 503 ") || !strings.Contains(string(got), "WB1502") {
+				t.Errorf("the caller got %q, %v", got, err)
+			}
+			v := s.booked(t).byName["a"]
+			if v.Outcome != tt.want || v.Usage != waybill.NewUsage() || v.UsageFrom != "AWS could not be reached" {
+				t.Errorf("%s, usage %v from %q", v.Outcome, v.Usage, v.UsageFrom)
+			}
+		})
+	}
 }

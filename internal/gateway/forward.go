@@ -32,7 +32,7 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	defer end()
 	request, err := c.signed(ctx, r.Context())
 	c.caller.of(w, r)
-	if err == nil && (c.caller.gone() || c.g.Now().Sub(c.started) > patience && c.caller.left()) { // nothing is billed yet
+	if err == nil && c.callerLeft() { // nothing is billed yet
 		err = &waybill.Error{Kind: waybill.Unavailable, Code: "WB1503", Message: "the caller left before the call did", Err: context.Cause(r.Context())}
 	}
 	if err != nil {
@@ -79,9 +79,14 @@ func (c *call) forward(w http.ResponseWriter, r *http.Request) {
 	c.pass(ctx, w, answer)
 }
 
-// patience is how long a call may wait, for its body or a session, before it is worth
-// asking whether its caller still does.
+// patience is what every caller has: whether one has left is not asked before.
 const patience = 10 * time.Millisecond
+
+// callerLeft finds out whether the caller has left. A server may know only when it is
+// asked, and asking is a system call.
+func (c *call) callerLeft() bool {
+	return c.caller.gone() || c.caller.look != nil && c.g.Now().Sub(c.started) > patience && c.caller.look()
+}
 
 // signed makes the request to AWS and signs it. The request lives as long as ctx; a
 // role session is waited for as long as the caller stays.
@@ -219,14 +224,15 @@ func (c *call) send(ctx, caller context.Context, r *http.Request) (*http.Respons
 			err = fmt.Errorf("an answer of status %d ends nothing", answer.StatusCode)
 		}
 		if err != nil {
-			c.record.UsageFrom = "no answer came from AWS"
+			failed, ok := errors.AsType[*net.OpError](err)
+			unsent := ok && failed.Op == "dial" || notSent(err)
+			if c.record.UsageFrom = "no answer came from AWS"; unsent {
+				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
+			}
 			if errors.Is(context.Cause(ctx), errCut) {
 				err = errCut
 			}
-			if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" || notSent(err) {
-				c.record.Usage, c.record.UsageFrom = waybill.NewUsage(), "AWS could not be reached"
-			}
-			if late := slow(ctx); late != nil {
+			if late := slow(ctx); late != nil && !unsent { // what has not left has not run
 				return nil, late
 			}
 			return nil, &waybill.Error{Kind: waybill.Unavailable, Code: "WB1502", Message: "AWS did not answer", Hint: "try again", Err: err}
@@ -306,7 +312,7 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	c.g.Log.Warn("call failed", "call_id", c.record.CallID, "code", e.Code, "err", e.Err)
 	status, header, body := bedrock.Refusal(c.route.Shape, e, c.record.CallID)
-	c.record.Outcome, c.record.Status, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, status, e.Code, c.caller.left()
+	c.record.Outcome, c.record.Status, c.record.ErrorCode, c.record.ClientLeft = waybill.Failed, status, e.Code, c.callerLeft()
 	if errors.Is(e.Err, errCut) {
 		c.record.Outcome, c.record.ErrorCode = waybill.Abandoned, ""
 	}
@@ -490,9 +496,6 @@ func (p *caller) of(w http.ResponseWriter, r *http.Request) {
 // gone reports whether the caller is known to have left.
 func (p *caller) gone() bool { return p.deaf || p.ctx.Err() != nil }
 
-// left finds out whether the caller has left: a server may know only when it is asked.
-func (p *caller) left() bool { return p.gone() || p.look != nil && p.look() }
-
 func (p *caller) leave() {
 	if p.deaf = true; p.unwatch() {
 		go p.follow()
@@ -519,7 +522,7 @@ func or[T comparable](v, other T) T {
 // finish reads the meter and closes the call in the journal.
 func (c *call) finish(meter *bedrock.Meter, readErr error) {
 	got := meter.Read()
-	c.record.ClientLeft = c.caller.left()
+	c.record.ClientLeft = c.callerLeft()
 	c.record.Usage, c.record.UsageFrom, c.record.StopReason = got.Usage, got.From, got.StopReason
 	c.record.GuardrailUnits = got.GuardrailUnits
 	if c.record.Status >= 400 {
