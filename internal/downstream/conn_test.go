@@ -598,13 +598,7 @@ func TestListenerFails(t *testing.T) {
 		t.Errorf("%q, %v", body, err)
 	}
 	s.Close()
-	for range 2_000 {
-		if runtime.NumGoroutine() <= goroutines {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
+	noneLeft(t, goroutines)
 }
 
 // A server may be ended while it begins, by several at once.
@@ -637,11 +631,17 @@ func TestEndsWhileItBegins(t *testing.T) {
 		})
 		all.Wait()
 	}
+	noneLeft(t, goroutines)
+}
+
+// noneLeft waits until there are no more goroutines than there were.
+func noneLeft(t *testing.T, before int) {
+	t.Helper()
 	for range 2_000 {
-		if runtime.NumGoroutine() <= goroutines {
+		if runtime.NumGoroutine() <= before {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), goroutines)
+	t.Errorf("%d goroutines where there were %d", runtime.NumGoroutine(), before)
 }

@@ -16,10 +16,10 @@ var errCut = errors.New("the caller left, and the rest was not read")
 func (c *call) watch(ctx context.Context) (unwatch func() bool) {
 	c.caller.follow = func() {
 		if c.config.Drain != Cut {
-			patience := time.NewTimer(or(c.config.DrainTime, 2*time.Minute))
-			defer patience.Stop()
+			bound := time.NewTimer(or(c.config.DrainTime, 2*time.Minute))
+			defer bound.Stop()
 			select {
-			case <-patience.C:
+			case <-bound.C:
 			case <-ctx.Done():
 				return
 			}

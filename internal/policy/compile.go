@@ -87,7 +87,7 @@ func (p *Policy) compile(f *File, o Options) {
 	p.compileSession(&f.Session)
 	p.checkLimits(f)
 	for _, k := range p.keys {
-		c := &decider{p: p, req: new(Request)}
+		c := &decider{p: p, req: new(Request), d: new(Decision)}
 		if (k.hash || c.sensitivity(k) == "hash") && !p.canHash() {
 			continue // that is told elsewhere
 		}
@@ -331,7 +331,7 @@ func (p *Policy) checkGiven(k *key, f *KeyFile) {
 
 // fault is the code and text of what a key has against a value, both empty if nothing.
 func (p *Policy) fault(k *key, value string) (code, what string) {
-	c := &decider{p: p, req: new(Request)}
+	c := &decider{p: p, req: new(Request), d: new(Decision)}
 	if (k.hash || c.sensitivity(k) == "hash") && !p.canHash() {
 		return "", "" // that is told elsewhere
 	}

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"iter"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/waybill-dev/waybill"
@@ -67,33 +69,26 @@ func ParseEpochs(file string, src []byte) ([]Epoch, error) {
 	return out, errors.Join(errs...)
 }
 
-// An epoch in use keeps its key as HMAC wants it (RFC 2104): with its two pads.
+// An epoch in use keeps hashes that know its key.
 type epoch struct {
 	Epoch
-	inner, outer [sha256.BlockSize]byte
+	macs sync.Pool
 }
 
 func (e Epoch) use() *epoch {
 	in := &epoch{Epoch: e}
-	key := e.Key
-	if len(key) > len(in.inner) {
-		sum := sha256.Sum256(key)
-		key = sum[:]
-	}
-	copy(in.inner[:], key)
-	copy(in.outer[:], key)
-	for i := range in.inner {
-		in.inner[i] ^= 0x36
-		in.outer[i] ^= 0x5c
-	}
+	in.macs.New = func() any { return hmac.New(sha256.New, in.Key) }
 	return in
 }
 
 // mac is the HMAC-SHA-256 of a text.
-func (e *epoch) mac(text []byte) [sha256.Size]byte {
-	var room [sha256.BlockSize + 192]byte
-	sum := sha256.Sum256(append(append(room[:0], e.inner[:]...), text...))
-	return sha256.Sum256(append(append(room[:0], e.outer[:]...), sum[:]...))
+func (e *epoch) mac(text []byte) (sum [sha256.Size]byte) {
+	m := e.macs.Get().(hash.Hash)
+	defer e.macs.Put(m)
+	m.Reset()
+	m.Write(text)
+	m.Sum(sum[:0])
+	return sum
 }
 
 func (p *Policy) addEpochs(o Options) error {
